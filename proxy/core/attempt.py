@@ -1,0 +1,167 @@
+"""One attempt: the upstream's body read event by event, mended, judged.
+
+Knows the splitter, the repairs and the grammar, and finds the faults that lie in the bytes
+themselves. Must not know other attempts, the client, or what is done about a fault.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+
+from proxy.core.fault import AttemptEnd, Fault
+from proxy.core.grammars import Kind, grammar_for
+from proxy.core.grammars.base import DONE, is_json
+from proxy.core.policy import Policy
+from proxy.core.repairs import clean_text, mend
+from proxy.core.request import Request
+from proxy.core.sse import Event, EventSplitter
+
+
+class Attempt:
+    """Reads one attempt. ``given`` are openers of an earlier attempt that the client has.
+
+    ``terminal`` becomes True with the stream's last event, ``fault`` is set when the bytes
+    themselves are at fault; after either, ``settled``, nothing more is taken.
+    """
+
+    def __init__(
+        self, request: Request, policy: Policy, count: Callable[[str], None], given: list[Event]
+    ) -> None:
+        """Start before the first byte; ``count`` is told the name of each repair."""
+        self._policy = policy
+        self._count = count
+        self._splitter = EventSplitter(policy.max_event_bytes, count)
+        self._joined = bool(given)
+        self.grammar = grammar_for(request)
+        if given:
+            self.grammar.follow(given)
+        self.head = False
+        """Whether the upstream answered with a 200."""
+        self.terminal = False
+        self.fault: Fault | None = None
+        self.error_event: Event | None = None
+        self.partial = False
+        """Whether the body stopped inside an event; known after ``close``."""
+        self.tail = b""
+        """The bytes that could not be given on, and in ``offset`` where they began."""
+        self.offset = 0
+
+    @property
+    def settled(self) -> bool:
+        """Whether this attempt has nothing more to say."""
+        return self.terminal or self.fault is not None
+
+    @property
+    def received(self) -> int:
+        """Bytes of body read so far."""
+        return self._splitter.received
+
+    def feed(self, data: bytes) -> list[Event]:
+        """Take one read, return the events to be given on, the terminal one last."""
+        events: list[Event] = []
+        for event in self._splitter.feed(data):
+            self._take(event, events)
+            if self.settled:
+                return events
+        if self._splitter.oversize:
+            self._fail(Fault.OVERSIZE_EVENT, self._splitter.pending)
+        return events
+
+    def close(self, end: AttemptEnd) -> list[Event]:
+        """Take the end of the body: an event that lacks only its blank line is still used.
+
+        After a clean end that is any event with whole JSON data; after a broken one only a
+        terminal event (faults: #21).
+        """
+        events: list[Event] = []
+        pending = self._splitter.pending
+        if not pending or self.settled:
+            return events
+        self.tail = pending
+        self.offset = self.received - len(pending)
+        event = self._splitter.close()
+        if event is None:
+            lines = pending.split(b"\n")
+            self.partial = not all(line.startswith(b":") for line in lines if line)
+            return events
+        whole = event.data == DONE or (event.data.startswith(b"{") and is_json(event.data))
+        if not whole or (end.fault is not None and not self._would_end(event)):
+            self.partial = True
+            return events
+        self._count("closed_final_event")
+        self.partial = end.fault is not None
+        self.tail = b""
+        self._take(event, events)
+        return events
+
+    def name_fault(self, end: AttemptEnd) -> Fault:
+        """Name what ended this attempt by where its bytes stop, which the edge cannot see."""
+        if self.fault is not None:
+            return self.fault
+        if end.fault is not None and end.fault is not Fault.CUT_BETWEEN_EVENTS:
+            return end.fault
+        if self.partial:
+            return Fault.CUT_MID_EVENT
+        if end.fault is not None:
+            return end.fault
+        return Fault.CLEAN_EOF if self.grammar.events else Fault.EMPTY_STREAM
+
+    def _take(self, event: Event, events: list[Event]) -> None:
+        if not event.data.isascii():
+            event = clean_text(event, self._count)
+        # Legal data of several lines is JSON to its grammar, but must leave as one line.
+        kind = Kind.MALFORMED if b"\n" in event.data else self.grammar.read(event)
+        if kind is Kind.EVENT:
+            self._pass(event, events)
+        elif kind is not Kind.MALFORMED:
+            self._end(kind, event, events)
+        else:
+            self._mend(event, events)
+
+    def _mend(self, event: Event, events: list[Event]) -> None:
+        mended = mend(event, self._count)
+        if mended is None:
+            self._end(Kind.MALFORMED, event, events)
+            return
+        for part in mended:
+            kind = self.grammar.read(part)
+            if kind is Kind.EVENT:
+                self._pass(part, events)
+            else:
+                self._end(kind, part, events)
+            if self.settled:
+                return
+
+    def _pass(self, event: Event, events: list[Event]) -> None:
+        left = self.grammar.join(event) if self._joined else event
+        if left is not None:
+            events.append(left)
+
+    def _end(self, kind: Kind, event: Event, events: list[Event]) -> None:
+        if kind is Kind.TERMINAL:
+            if event.data.startswith(DONE) and event.data != DONE:
+                self._count("done_form")
+                event = Event(event.name, DONE)
+            events.append((self._joined and self.grammar.join(event)) or event)
+            self.terminal = True
+        elif kind is Kind.SURPLUS:
+            self._count("dropped_done")
+        elif kind is Kind.ERROR:
+            self.error_event = (self._joined and self.grammar.join(event)) or event
+            self._fail(Fault.IN_STREAM_ERROR, event.data)
+        elif kind is Kind.UNFINISHED:
+            some = self.grammar.events > 0
+            self._fail(Fault.CLEAN_EOF if some else Fault.EMPTY_STREAM, event.data)
+        elif self._policy.skip_malformed:
+            self._count("dropped_malformed")
+        else:
+            self._fail(Fault.MALFORMED_EVENT, event.data)
+
+    def _fail(self, fault: Fault, tail: bytes) -> None:
+        self.fault = fault
+        self.tail = tail
+        self.offset = max(0, self.received - len(self._splitter.pending) - len(tail))
+
+    def _would_end(self, event: Event) -> bool:
+        return copy.deepcopy(self.grammar).read(event) is Kind.TERMINAL

@@ -1,0 +1,167 @@
+"""Errors as upstreams tell them and as clients must hear them.
+
+Knows the forms of error objects found in the field and which of them are worth another
+attempt. Must not know which endpoint they came from or how they are framed.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+UPSTREAM_ERROR = "upstream_error"
+STREAM_INCOMPLETE = "stream_incomplete"
+
+_DETERMINISTIC = {
+    "insufficient_quota": 429,
+    "quota_exceeded": 429,
+    "billing": 429,
+    "invalid_api_key": 401,
+    "authentication": 401,
+    "unauthorized": 401,
+    "permission": 403,
+    "forbidden": 403,
+    "unsupported_country": 403,
+    "model_not_found": 404,
+    "not_found": 404,
+    "context_length": 400,
+    "content_policy": 400,
+    "content_filter": 400,
+    "content_management": 400,
+    "bio_policy": 400,
+    "data_residency": 400,
+    "invalid": 400,
+    "validation": 400,
+    "tool_use_failed": 400,
+    "unsupported": 400,
+    "bad_request": 400,
+}
+"""Words in a code or type that make an error the request's own fault, with its HTTP status."""
+
+_RETRYABLE_STATUS = frozenset({408, 409, 425, 429})
+_OVERLOAD_STATUS = frozenset({429, 503, 529})
+
+
+@dataclass(frozen=True, slots=True)
+class UpstreamError:
+    """An error object of the upstream, whatever its form was.
+
+    ``status`` is the HTTP status it stands for; ``transient`` says that the same request may
+    succeed a moment later.
+    """
+
+    message: str
+    type: str
+    code: str | None
+    param: str | None
+    status: int
+    transient: bool
+
+    def as_object(self) -> dict[str, Any]:
+        """Return OpenAI's error object, without the ``error`` key around it."""
+        return {"message": self.message, "type": self.type, "param": self.param, "code": self.code}
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """An HTTP error reply in OpenAI's shape: status, body, and whether an SDK should retry."""
+
+    status: int
+    body: bytes
+    should_retry: bool = False
+    retry_after_s: int | None = None
+
+
+def error_reply(status: int, code: str, message: str, kind: str = UPSTREAM_ERROR) -> Reply:
+    """Make a reply of the proxy's own."""
+    return Reply(status, dumps({"error": _object(message, kind, code)}))
+
+
+def _object(message: str, kind: str, code: str | None) -> dict[str, Any]:
+    return {"message": message, "type": kind, "param": None, "code": code}
+
+
+def dumps(value: object) -> bytes:
+    """Write compact JSON as UTF-8 without raw line separators."""
+    return json.dumps(value, separators=(",", ":")).encode()
+
+
+def retryable_status(status: int) -> bool:
+    """Say whether an HTTP status is worth another attempt, as the official SDKs see it."""
+    return status in _RETRYABLE_STATUS or status >= 500
+
+
+def read_error(data: bytes, status: int = 0) -> UpstreamError:
+    """Read an error out of a JSON text in any of the forms met in the field (faults: #4).
+
+    ``status`` is the HTTP status it came with, or 0 when it came inside a stream.
+    """
+    try:
+        found: Any = json.loads(data)
+    except (ValueError, RecursionError):
+        found = None
+    outer = found if isinstance(found, dict) else {}
+    inner = outer.get("error")
+    response = outer.get("response")
+    if isinstance(response, dict) and isinstance(response.get("error"), dict):
+        inner = response["error"]
+    if isinstance(inner, str):
+        inner = {"message": inner}
+    if not isinstance(inner, dict):
+        inner = {key: value for key, value in outer.items() if key != "type" or value != "error"}
+    return _classify(inner, outer, status)
+
+
+def _classify(inner: dict[str, Any], outer: dict[str, Any], status: int) -> UpstreamError:
+    code = _text(inner.get("code"))
+    kind = _text(inner.get("type")) or _text(outer.get("error_type"))
+    message = _text(inner.get("message")) or _text(outer.get("message"))
+    words = f"{code} {kind}".lower()
+    if "quota" in (message or "").lower():
+        words += " insufficient_quota"
+    named, transient = _judge(words, code, status)
+    return UpstreamError(
+        message=message or "The upstream reported an error without saying which.",
+        type=kind or UPSTREAM_ERROR,
+        code=code,
+        param=_text(inner.get("param")),
+        status=named,
+        transient=transient,
+    )
+
+
+def _judge(words: str, code: str | None, status: int) -> tuple[int, bool]:
+    """Return the HTTP status an error stands for and whether another attempt may help."""
+    if status:
+        spent = "quota" in words or "billing" in words
+        return status, retryable_status(status) and not spent
+    for word, meant in _DETERMINISTIC.items():
+        if word in words:
+            return meant, False
+    if code and len(code) == 3 and code.isascii() and code.isdigit() and code >= "400":
+        return int(code), retryable_status(int(code))
+    if "rate_limit" in words:
+        return 429, True
+    if "overload" in words or "slow_down" in words or "unavailable" in words:
+        return 503, True
+    # Known to be passing (server_error, timeouts) or not known at all: one more attempt costs
+    # little, a lost answer costs more.
+    return 502, True
+
+
+def _text(value: object) -> str | None:
+    if isinstance(value, bool) or value is None or isinstance(value, dict | list):
+        return None
+    return str(value) or None
+
+
+def reply_of(error: UpstreamError, *, should_retry: bool = False) -> Reply:
+    """Turn an error told inside a stream into the HTTP reply it should have been."""
+    fallback = "overloaded" if error.status in _OVERLOAD_STATUS else STREAM_INCOMPLETE
+    body = error.as_object()
+    if error.transient:
+        body["code"] = error.code or fallback
+    busy = error.transient and error.status in _OVERLOAD_STATUS
+    after = 1 if busy else None
+    return Reply(error.status, dumps({"error": body}), should_retry, after)

@@ -1,0 +1,46 @@
+"""One grammar a family of endpoints. To add one: a file, and a line in ``GRAMMARS``.
+
+The keys are the values of the ``endpoint`` label.
+"""
+
+from __future__ import annotations
+
+from proxy.core.grammars.base import Grammar, Kind
+from proxy.core.grammars.chat import ChatGrammar
+from proxy.core.grammars.plain import KnownPlainGrammar, PlainGrammar, ThreadsGrammar
+from proxy.core.grammars.responses import ResponsesGrammar
+from proxy.core.request import Request
+
+__all__ = ["GRAMMARS", "Grammar", "Kind", "endpoint_of", "grammar_for"]
+
+GRAMMARS: dict[str, type[Grammar]] = {
+    "chat_completions": ChatGrammar,
+    "completions": ChatGrammar,
+    "responses": ResponsesGrammar,
+    "images": KnownPlainGrammar,
+    "audio": KnownPlainGrammar,
+    "threads": ThreadsGrammar,
+    "other": PlainGrammar,
+}
+
+_FIRST_SEGMENT = {
+    "responses": "responses",
+    "images": "images",
+    "audio": "audio",
+    "threads": "threads",
+}
+
+
+def endpoint_of(request: Request) -> str:
+    """Name the family of a request's path; ``other`` for all that is not known."""
+    path = request.path.rstrip("/")
+    if path == "/chat/completions":
+        return "chat_completions"
+    if path == "/completions":
+        return "completions"
+    return _FIRST_SEGMENT.get(path.lstrip("/").partition("/")[0], "other")
+
+
+def grammar_for(request: Request) -> Grammar:
+    """Return a fresh grammar for one attempt at a request."""
+    return GRAMMARS[endpoint_of(request)](request)

@@ -1,0 +1,127 @@
+"""What a grammar is: the knowledge of one endpoint family's stream.
+
+A grammar reads the events of *one attempt* and knows content from openers, the terminal event,
+errors told inside the stream, and how this endpoint is told that it failed. It must not know
+sockets, retries or what the client has been given.
+"""
+
+from __future__ import annotations
+
+import abc
+import enum
+import json
+from typing import Any
+
+import msgspec
+
+from proxy.core.errors import STREAM_INCOMPLETE, UpstreamError
+from proxy.core.request import Request
+from proxy.core.sse import Event
+
+DONE = b"[DONE]"
+DONE_EVENT = Event(b"", DONE)
+NULLS = frozenset({b"", b"null", b'""', b"{}", b"false"})
+"""Raw JSON values that say "nothing here", the absent one included."""
+
+
+class Kind(enum.Enum):
+    """What one event is to its stream."""
+
+    EVENT = "event"
+    """An ordinary event, content or opener."""
+    TERMINAL = "terminal"
+    """The stream is complete with this event."""
+    ERROR = "error"
+    """The upstream says that it failed; ``Grammar.error`` tells how."""
+    UNFINISHED = "unfinished"
+    """The end mark came although the answer is not complete."""
+    SURPLUS = "surplus"
+    """Not of this endpoint's language: dropped and counted."""
+    MALFORMED = "malformed"
+    """The data is not JSON."""
+
+
+class Grammar(abc.ABC):
+    """One attempt's stream, read event by event."""
+
+    reads_again = True
+    """Whether the same request may be sent again after a 200 whose content was not given."""
+
+    def __init__(self, request: Request) -> None:
+        """Start before the first event of an attempt."""
+        self.request = request
+        self.events = 0
+        self.error: UpstreamError | None = None
+        self.error_is_native = False
+        """Whether strict clients understand the error event in the upstream's own form."""
+        self.usage = b""
+        """The last raw ``usage`` object seen, or nothing."""
+
+    @abc.abstractmethod
+    def read(self, event: Event) -> Kind:
+        """Say what an event is, and remember what completeness depends on. Never raises."""
+
+    @abc.abstractmethod
+    def has_content(self, event: Event) -> bool:
+        """Say whether a client could act on this event. Asked only before the commit."""
+
+    @abc.abstractmethod
+    def whole(self, *, clean: bool) -> bool:
+        """Say whether the answer is complete although no terminal event came.
+
+        ``clean`` says that the body ended as HTTP says it should, after a whole event.
+        """
+
+    def end_mark(self) -> Event | None:
+        """Return the end mark that a finished stream lacks, if its endpoint has one."""
+        return None
+
+    @abc.abstractmethod
+    def error_events(self, error: UpstreamError, *, retryable: bool) -> list[Event]:
+        """Return this endpoint's terminal error event(s)."""
+
+    def may_restart(self, *, openers_given: bool) -> bool:
+        """Say whether a new attempt can take this one's place, no content being given yet."""
+        return self.reads_again or (self.events == 0 and not openers_given)
+
+    def follow(self, given: list[Event]) -> None:
+        """Take the identity of an earlier attempt, whose openers the client has."""
+
+    def join(self, event: Event) -> Event | None:
+        """Rewrite an event of this attempt into the identity followed; None: nothing left."""
+        return event
+
+
+def parse(data: bytes) -> Any:
+    """Decode JSON as the SDKs do; raises ValueError or RecursionError."""
+    return json.loads(data)
+
+
+def is_json(data: bytes) -> bool:
+    """Say whether the SDKs' own decoder would take this text (reliability: decision 11)."""
+    try:
+        json.loads(data)
+    except RecursionError:
+        return True
+    except ValueError:
+        return False
+    return True
+
+
+def says(value: msgspec.Raw) -> bool:
+    """Say whether a raw JSON value is there and not one of the forms of nothing."""
+    return bytes(value) not in NULLS
+
+
+def raw(value: object) -> msgspec.Raw:
+    """Encode a value as the typed peek would have left it."""
+    return msgspec.Raw(json.dumps(value).encode())
+
+
+def error_object(error: UpstreamError, *, retryable: bool) -> dict[str, Any]:
+    """Return the object that goes under ``error``; ``retryable`` is told when it is true."""
+    body = error.as_object()
+    if retryable:
+        body["code"] = error.code or STREAM_INCOMPLETE
+        body["retryable"] = True
+    return body

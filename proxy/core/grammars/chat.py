@@ -1,0 +1,177 @@
+"""Chat completions and legacy completions: chunks with choices, closed by ``[DONE]``.
+
+Completeness (protocol: A.2): every choice has a ``finish_reason`` and ``[DONE]`` came, and no
+error was told. ``[DONE]`` without any ``finish_reason`` at all is let pass: some compatible
+servers never send one (faults: #23). Content is any non-empty field of a delta but ``role``.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from proxy.core.errors import UpstreamError, dumps, read_error
+from proxy.core.grammars.base import (
+    DONE,
+    DONE_EVENT,
+    Grammar,
+    Kind,
+    error_object,
+    parse,
+    raw,
+    says,
+)
+from proxy.core.request import Request
+from proxy.core.sse import Event
+
+_NULL = msgspec.Raw(b"null")
+_ERROR = b'"error"'
+_IDENTITY = ("id", "created", "model", "system_fingerprint")
+
+
+class _Choice(msgspec.Struct, gc=False):
+    index: int = 0
+    finish_reason: msgspec.Raw = _NULL
+
+
+class _Chunk(msgspec.Struct, gc=False):
+    """The fields of a chunk that are looked at on the way through."""
+
+    choices: list[_Choice] | None = None
+    error: msgspec.Raw = _NULL
+    usage: msgspec.Raw = _NULL
+    type: msgspec.Raw = _NULL
+    object: msgspec.Raw = _NULL
+
+
+_decode = msgspec.json.Decoder(_Chunk).decode
+
+
+class ChatGrammar(Grammar):
+    """One attempt of a chat completion or a legacy completion."""
+
+    def __init__(self, request: Request) -> None:
+        """Expect as many choices as were asked for."""
+        super().__init__(request)
+        self._open = set(range(request.choices))
+        self._finished: set[int] = set()
+        self._identity: dict[str, Any] = {}
+        self._roles: set[int] = set()
+
+    def read(self, event: Event) -> Kind:
+        """Peek at a chunk; see the base class."""
+        data = event.data
+        if data.startswith(DONE):
+            return self._read_done()
+        try:
+            chunk = _decode(data)
+        except (msgspec.MsgspecError, RecursionError):
+            slow = _peek_slowly(data)
+            if slow is None:
+                return Kind.MALFORMED
+            chunk = slow
+        self.events += 1
+        if says(chunk.error) or event.name == b"error" or _is_flat_error(chunk):
+            self.error = read_error(data)
+            self.error_is_native = bytes(chunk.error).startswith(b"{")
+            return Kind.ERROR
+        if says(chunk.usage):
+            self.usage = bytes(chunk.usage)
+        for choice in chunk.choices or ():
+            if says(choice.finish_reason):
+                self._finished.add(choice.index)
+            self._open.add(choice.index)
+        return Kind.EVENT
+
+    def _read_done(self) -> Kind:
+        if self.events and (not self._finished or self.whole(clean=True)):
+            return Kind.TERMINAL
+        return Kind.UNFINISHED
+
+    def has_content(self, event: Event) -> bool:
+        """Look for any non-empty field but ``role`` in any choice's delta."""
+        try:
+            chunk = parse(event.data)
+        except (ValueError, RecursionError):
+            return True
+        for choice in _choices(chunk):
+            delta = choice.get("delta")
+            if choice.get("text"):
+                return True
+            if isinstance(delta, dict) and any(delta[key] for key in delta if key != "role"):
+                return True
+        return False
+
+    def whole(self, *, clean: bool) -> bool:  # noqa: ARG002 - the choices say it all
+        """Say whether every choice has its ``finish_reason``."""
+        return bool(self._finished) and self._open <= self._finished
+
+    def end_mark(self) -> Event | None:
+        """Return ``[DONE]``."""
+        return DONE_EVENT
+
+    def error_events(self, error: UpstreamError, *, retryable: bool) -> list[Event]:
+        """Return the one event that every SDK raises on: a top-level ``error`` object."""
+        return [Event(b"", dumps({"error": error_object(error, retryable=retryable)}))]
+
+    def follow(self, given: list[Event]) -> None:
+        """Take id, created, model, fingerprint and the roles from the chunks given."""
+        for event in given:
+            chunk = parse(event.data)
+            for key in _IDENTITY:
+                if key in chunk:
+                    self._identity.setdefault(key, chunk[key])
+            for choice in _choices(chunk):
+                if (choice.get("delta") or {}).get("role"):
+                    self._roles.add(choice.get("index", 0))
+
+    def join(self, event: Event) -> Event | None:
+        """Impose the identity; take out a role that was given, and the chunk if it is empty."""
+        if event.data == DONE:
+            return event
+        try:
+            chunk = parse(event.data)
+        except (ValueError, RecursionError):
+            return event
+        if not isinstance(chunk, dict):
+            return event
+        chunk.update({key: value for key, value in self._identity.items() if key in chunk})
+        left = bool(chunk.get("usage")) or not chunk.get("choices")
+        for choice in _choices(chunk):
+            delta = choice.get("delta")
+            if isinstance(delta, dict) and choice.get("index", 0) in self._roles:
+                delta.pop("role", None)
+            left = left or bool(choice.get("finish_reason")) or self.has_content(event)
+        return Event(event.name, dumps(chunk)) if left else None
+
+
+def _choices(chunk: object) -> list[dict[str, Any]]:
+    choices = chunk.get("choices") if isinstance(chunk, dict) else None
+    if not isinstance(choices, list):
+        return []
+    return [choice for choice in choices if isinstance(choice, dict)]
+
+
+def _peek_slowly(data: bytes) -> _Chunk | None:
+    """Give the second opinion: what the strict decoder refuses may be legal to the SDKs."""
+    try:
+        chunk = parse(data)
+    except RecursionError:
+        return _Chunk()
+    except ValueError:
+        return None
+    if not isinstance(chunk, dict):
+        return _Chunk()
+    indexes = [(c.get("index"), c.get("finish_reason")) for c in _choices(chunk)]
+    return _Chunk(
+        choices=[_Choice(i if isinstance(i, int) else 0, raw(reason)) for i, reason in indexes],
+        error=raw(chunk.get("error")),
+        usage=raw(chunk.get("usage")),
+        type=raw(chunk.get("type")),
+        object=raw(chunk.get("object")),
+    )
+
+
+def _is_flat_error(chunk: _Chunk) -> bool:
+    return not chunk.choices and _ERROR in (bytes(chunk.type), bytes(chunk.object))

@@ -1,0 +1,193 @@
+"""The Responses API: named events with sequence numbers, closed by a lifecycle event.
+
+Complete is what ended with ``response.completed`` or ``response.incomplete`` (a legal ending:
+the token limit or a filter). ``response.failed`` and ``error`` are the upstream's own word that
+it failed. ``[DONE]`` does not belong here (copilot-api#338 broke on one) and is dropped.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from proxy.core.errors import UpstreamError, dumps, read_error
+from proxy.core.grammars.base import DONE, Grammar, Kind, error_object, parse, raw, says
+from proxy.core.request import Request
+from proxy.core.sse import Event
+
+_NULL = msgspec.Raw(b"null")
+_TERMINALS = frozenset({"response.completed", "response.incomplete", "response.cancelled"})
+_OPENERS = frozenset({"response.created", "response.queued", "response.in_progress", "keepalive"})
+_LIFECYCLE = _OPENERS | _TERMINALS | {"response.failed"}
+
+
+class _Peek(msgspec.Struct, gc=False):
+    """The fields of an event that are looked at on the way through."""
+
+    type: str = ""
+    sequence_number: int | None = None
+    error: msgspec.Raw = _NULL
+
+
+class _Lifecycle(msgspec.Struct, gc=False):
+    response: msgspec.Raw = _NULL
+
+
+_decode = msgspec.json.Decoder(_Peek).decode
+_decode_lifecycle = msgspec.json.Decoder(_Lifecycle).decode
+
+
+class ResponsesGrammar(Grammar):
+    """One attempt of a Responses stream, created by POST or re-attached by GET."""
+
+    def __init__(self, request: Request) -> None:
+        """Start with no response known."""
+        super().__init__(request)
+        self._sequence = -1
+        self._response = b""
+        self._following = False
+        self._given: dict[str, Any] = {}
+        self._given_types: set[str] = set()
+
+    def read(self, event: Event) -> Kind:
+        """Peek at an event; see the base class."""
+        data = event.data
+        if data.startswith(DONE):
+            return Kind.SURPLUS
+        try:
+            peek = _decode(data)
+        except (msgspec.MsgspecError, RecursionError):
+            slow = _peek_slowly(data)
+            if slow is None:
+                return Kind.MALFORMED
+            peek = slow
+        self.events += 1
+        name = peek.type or event.name.decode("utf-8", "replace")
+        if name == "error" or (not peek.type and says(peek.error)):
+            self.error = read_error(data)
+            return Kind.ERROR
+        if not self._following:
+            number = peek.sequence_number
+            self._sequence = self._sequence + 1 if number is None else number
+        return self._read_lifecycle(name, data) if name in _LIFECYCLE else Kind.EVENT
+
+    def _read_lifecycle(self, name: str, data: bytes) -> Kind:
+        response = _response_of(data)
+        if response:
+            self._response = response
+        if name == "response.failed":
+            self.error = read_error(data)
+            self.error_is_native = True
+            return Kind.ERROR
+        if name not in _TERMINALS:
+            return Kind.EVENT
+        self.usage = _usage_of(response)
+        return Kind.TERMINAL
+
+    def has_content(self, event: Event) -> bool:
+        """Anything but the contentless openers."""
+        peek = _peek_slowly(event.data)
+        name = (peek.type if peek else "") or event.name.decode("utf-8", "replace")
+        return name not in _OPENERS
+
+    def whole(self, *, clean: bool) -> bool:  # noqa: ARG002 - neither way
+        """Nothing but the terminal event itself finishes a response."""
+        return False
+
+    def error_events(self, error: UpstreamError, *, retryable: bool) -> list[Event]:
+        """Return ``error``, flat and nested so that every SDK raises, and ``response.failed``.
+
+        Flat alone is yielded as an ordinary item by most SDKs, and Codex reads only the second
+        (protocol: C.5, faults: #41).
+        """
+        number = self._sequence + 1
+        told = error_object(error, retryable=retryable)
+        flat = {"code": told["code"], "message": error.message, "param": error.param}
+        first = {"type": "error", "sequence_number": number, **flat, "error": told}
+        response = _loads(self._response) or {"id": "", "object": "response", "output": []}
+        if self._given.get("id"):
+            response["id"] = self._given["id"]
+        response["status"] = "failed"
+        response["error"] = {"code": error.code or "server_error", "message": error.message}
+        failed = {
+            "type": "response.failed",
+            "sequence_number": number + 1,
+            "response": response,
+        }
+        return [Event(b"error", dumps(first)), Event(b"response.failed", dumps(failed))]
+
+    def may_restart(self, *, openers_given: bool) -> bool:
+        """Never a second background run; never a new id for one that the upstream keeps.
+
+        An app may use the id it was given (``previous_response_id``, retrieve, cancel), so a
+        restart behind a given id is honest only where nothing is stored.
+        """
+        if self.request.background and self.events:
+            return False
+        return not openers_given or (self.request.method == "POST" and not self.request.stored)
+
+    def follow(self, given: list[Event]) -> None:
+        """Take response id, created_at and the sequence numbers from the openers given."""
+        self._following = True
+        for event in given:
+            found = _loads(event.data)
+            number = found.get("sequence_number")
+            self._sequence = number if isinstance(number, int) else self._sequence + 1
+            self._given_types.add(str(found.get("type")))
+            response = found.get("response")
+            if isinstance(response, dict):
+                self._response = dumps(response)
+                kept = ("id", "created_at")
+                self._given.update({key: response[key] for key in kept if key in response})
+
+    def join(self, event: Event) -> Event | None:
+        """Drop openers that were given, renumber the rest, impose the response's identity."""
+        found = _loads(event.data)
+        if not found or found.get("type") in self._given_types & _OPENERS:
+            return None
+        self._sequence += 1
+        if "sequence_number" in found:
+            found["sequence_number"] = self._sequence
+        if isinstance(found.get("response"), dict):
+            found["response"].update(self._given)
+        return Event(event.name, dumps(found))
+
+
+def _peek_slowly(data: bytes) -> _Peek | None:
+    """Give the second opinion: what the strict decoder refuses may be legal to the SDKs."""
+    try:
+        found = parse(data)
+    except RecursionError:
+        return _Peek()
+    except ValueError:
+        return None
+    if not isinstance(found, dict):
+        return _Peek()
+    number, name = found.get("sequence_number"), found.get("type")
+    return _Peek(
+        type=name if isinstance(name, str) else "",
+        sequence_number=number if isinstance(number, int) else None,
+        error=raw(found.get("error")),
+    )
+
+
+def _response_of(data: bytes) -> bytes:
+    try:
+        response = bytes(_decode_lifecycle(data).response)
+    except (msgspec.MsgspecError, RecursionError):
+        response = dumps(_loads(data).get("response"))
+    return response if response.startswith(b"{") else b""
+
+
+def _usage_of(response: bytes) -> bytes:
+    usage = _loads(response).get("usage")
+    return dumps(usage) if isinstance(usage, dict) else b""
+
+
+def _loads(data: bytes) -> dict[str, Any]:
+    try:
+        found = parse(data)
+    except (ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}

@@ -1,0 +1,27 @@
+"""What the client has been given so far.
+
+Knows counts and the contentless openers given, which hold the stream's identity. Must not
+know how to use them: that is for the recovery that joins a new attempt on.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from proxy.core.sse import Event
+
+
+@dataclass(slots=True)
+class Journal:
+    """Grows with the stream, never shrinks."""
+
+    events: int = 0
+    size: int = 0
+    content: bool = False
+    openers: list[Event] = field(default_factory=list)
+
+    def give(self, encoded: bytes) -> bytes:
+        """Note one encoded event on its way to the client, and return it."""
+        self.events += 1
+        self.size += len(encoded)
+        return encoded

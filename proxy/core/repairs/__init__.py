@@ -1,0 +1,67 @@
+"""Repairs: what is mended in place because there is only one thing it can have meant.
+
+To add one: a function that returns None where it cannot be sure, and a line in a table. The
+names are the values of the ``repair`` label. Order matters: the first that is sure wins.
+Repairs of framing alone (line ends, comments, ``id``) are made where the bytes are cut, in
+``core.sse``; the two that depend on completeness (``closed_final_event``, ``added_done``) are
+made where the end is judged, in ``core.session``.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+
+from proxy.core.repairs.text import escape_controls, escape_separators, replace_utf8
+from proxy.core.repairs.values import drop_keepalive, join_lines, split_values, strip_prefix
+from proxy.core.sse import Event
+
+__all__ = ["REPAIRS", "TEXT_REPAIRS", "clean_text", "mend"]
+
+TEXT_REPAIRS: dict[str, Callable[[bytes], bytes | None]] = {
+    "replaced_utf8": replace_utf8,
+    "escaped_separator": escape_separators,
+}
+"""Asked for every event that is not plain ASCII."""
+
+REPAIRS: dict[str, Callable[[bytes], list[bytes] | None]] = {
+    "dropped_comment": drop_keepalive,
+    "data_prefix": strip_prefix,
+    "joined_lines": join_lines,
+    "split_events": split_values,
+    "escaped_control": escape_controls,
+}
+"""Asked, in this order, for an event whose data is not one line of JSON."""
+
+
+def clean_text(event: Event, count: Callable[[str], None]) -> Event:
+    """Mend an event that is not plain ASCII."""
+    data = event.data
+    for name, repair in TEXT_REPAIRS.items():
+        mended = repair(data)
+        if mended is not None:
+            count(name)
+            data = mended
+    return Event(event.name, data)
+
+
+def mend(event: Event, count: Callable[[str], None]) -> list[Event] | None:
+    """Return what a refused event should have been, or None."""
+    for name, repair in REPAIRS.items():
+        mended = repair(event.data)
+        if mended is None:
+            continue
+        count(name)
+        several = len(mended) > 1 and event.name
+        return [Event(_name_of(data) if several else event.name, data) for data in mended]
+    return None
+
+
+def _name_of(data: bytes) -> bytes:
+    """Name a split event by its own ``type``: the one name of the block fits only one of them."""
+    try:
+        found = json.loads(data)
+    except ValueError:
+        return b""
+    kind = found.get("type") if isinstance(found, dict) else None
+    return kind.encode() if isinstance(kind, str) else b""

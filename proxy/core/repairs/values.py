@@ -1,0 +1,63 @@
+"""Data that is not one JSON value, but plainly several, or one that was broken up or wrapped.
+
+Each function takes the data of an event that its grammar refused and returns the data of the
+events it should have been, or None where it cannot be sure. What it returns is judged again.
+"""
+
+from __future__ import annotations
+
+import json
+
+from proxy.core.grammars.base import DONE, is_json
+
+_raw_decode = json.JSONDecoder().raw_decode
+
+
+def drop_keepalive(data: bytes) -> list[bytes] | None:
+    """Drop a comment that a gateway wrapped as data: ``data: : keepalive`` (faults: #51)."""
+    return [] if data.startswith(b":") else None
+
+
+def strip_prefix(data: bytes) -> list[bytes] | None:
+    """Take off a second ``data:`` in front of JSON or ``[DONE]`` (faults: #50)."""
+    rest = data
+    while rest.startswith(b"data:"):
+        rest = rest[5:].lstrip(b" ")
+    return [rest] if rest != data and _is_whole(rest) else None
+
+
+def join_lines(data: bytes) -> list[bytes] | None:
+    """Join a JSON value that was broken over several ``data:`` lines (faults: #53)."""
+    if b"\n" not in data:
+        return None
+    for joint in (b" ", b""):
+        joined = data.replace(b"\n", joint)
+        if is_json(joined):
+            return [joined]
+    return None
+
+
+def split_values(data: bytes) -> list[bytes] | None:
+    """Split several whole JSON objects, or ``[DONE]``, in one event (faults: #27, #44)."""
+    text = data.decode("utf-8", "replace")
+    values: list[bytes] = []
+    at = 0
+    while at < len(text):
+        if text.startswith("[DONE]", at):
+            end = at + len(DONE)
+        elif text[at] == "{":
+            try:
+                _, end = _raw_decode(text, at)
+            except (ValueError, RecursionError):
+                return None
+        else:
+            return None
+        values.append(text[at:end].encode())
+        while end < len(text) and text[end].isspace():
+            end += 1
+        at = end
+    return values if len(values) > 1 else None
+
+
+def _is_whole(data: bytes) -> bool:
+    return data == DONE or is_json(data)

@@ -1,0 +1,107 @@
+"""What the client asked for, as far as the core needs to know.
+
+Knows the request's method, target and body, and the few JSON fields that decide how its
+stream is read and whether it may be repeated. Must not know headers: they are the edge's.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+import msgspec
+
+MAX_CHOICES = 128
+"""OpenAI's own ceiling for ``n``; a larger number in a request is not believed."""
+
+
+class _Fields(msgspec.Struct):
+    """The fields of a JSON request body that are looked at; any type is let in."""
+
+    stream: Any = None
+    stream_format: Any = None
+    model: Any = None
+    n: Any = None
+    background: Any = None
+    store: Any = None
+
+
+_decode = msgspec.json.Decoder(_Fields).decode
+
+
+@dataclass(frozen=True)
+class Request:
+    """One request to an endpoint.
+
+    ``target`` is path and query below the base URL, as sent (``/chat/completions``);
+    ``body`` the whole body, or None when it is an upload that streams through;
+    ``recovery`` is False when the client asked for no retry and no recovery.
+    """
+
+    method: str
+    target: str
+    body: bytes | None = b""
+    recovery: bool = True
+
+    @property
+    def replayable(self) -> bool:
+        """Whether the same bytes can be sent again. Known before the first attempt."""
+        return self.body is not None
+
+    @cached_property
+    def path(self) -> str:
+        """The target without its query."""
+        return self.target.partition("?")[0]
+
+    @cached_property
+    def asks_stream(self) -> bool:
+        """Whether the client asked for a stream (protocol: A.1)."""
+        if self.method == "GET":
+            query = parse_qs(urlsplit(self.target).query)
+            return query.get("stream", ["false"])[-1].lower() == "true"
+        return self._fields.stream is True or self._fields.stream_format == "sse"
+
+    @property
+    def model(self) -> str:
+        """The model asked for, or an empty string."""
+        model = self._fields.model
+        return model if isinstance(model, str) else ""
+
+    @property
+    def choices(self) -> int:
+        """How many choices were asked for (``n``), at least 1."""
+        n = self._fields.n
+        return n if isinstance(n, int) and 1 <= n <= MAX_CHOICES else 1
+
+    @property
+    def background(self) -> bool:
+        """Whether a Responses call runs on at the upstream without its stream."""
+        return self._fields.background is True
+
+    @property
+    def stored(self) -> bool:
+        """Whether the upstream keeps the response under its id (Responses' default)."""
+        return self._fields.store is not False
+
+    @cached_property
+    def _fields(self) -> _Fields:
+        if not self.body:
+            return _Fields()
+        try:
+            return _decode(self.body)
+        except (msgspec.MsgspecError, RecursionError):
+            return self._lenient_fields()
+
+    def _lenient_fields(self) -> _Fields:
+        # Lone surrogates and NaN are legal to the SDKs' own encoder, so the standard library
+        # has the last word; what it refuses as well, the upstream will answer with a 400.
+        try:
+            found = json.loads(self.body or b"")
+        except (ValueError, RecursionError):
+            return _Fields()
+        if not isinstance(found, dict):
+            return _Fields()
+        return _Fields(**{name: found.get(name) for name in _Fields.__struct_fields__})

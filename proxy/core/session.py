@@ -1,0 +1,288 @@
+"""The session: the state machine of one client's stream, over any number of attempts.
+
+The waist between core and edge. The edge tells ``receive_head`` when a 200 arrived, gives
+``receive_data`` every read and writes what it returns, and calls ``receive_end`` once when the
+attempt is over; it stops reading when ``settled``. When the commit timer is up it calls
+``commit_by_time``. ``abandon`` and ``abort`` are for a client that left and for a shutdown.
+
+Knows states, holds what must be held, counts faults. Must not know which endpoint it serves
+(that is ``grammars``), how anything is recovered (``recovery``), or the time.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from proxy.core.attempt import Attempt
+from proxy.core.budget import RetryBudget
+from proxy.core.commands import Finish, Open, Report, http_reply, own_error, shutdown_error
+from proxy.core.errors import UpstreamError, read_error, reply_of, retryable_status
+from proxy.core.fault import AttemptEnd, Fault, Incident, IncidentOutcome, Phase, StreamOutcome
+from proxy.core.journal import Journal
+from proxy.core.policy import Policy
+from proxy.core.recovery import Plan, Situation, climb
+from proxy.core.request import Request
+from proxy.core.sse import Event
+from proxy.core.states import FINAL, TRANSITIONS, Signal, State
+
+TAIL_BYTES = 2048
+"""So much of the bytes that could not be given is kept in an incident."""
+
+
+class StreamSession:
+    """One client's stream. ``budget`` is shared with all other streams."""
+
+    def __init__(self, request: Request, policy: Policy, budget: RetryBudget) -> None:
+        """Begin the first attempt."""
+        self.state = State.OPENING
+        self.answered = False
+        """Whether a 200 is out, or must go out with the bytes returned."""
+        self._request = request
+        self._policy = policy
+        self._budget = budget
+        self._journal = Journal()
+        self._held: list[Event] = []
+        self._repairs: Counter[str] = Counter()
+        self._incidents: list[Incident] = []
+        self._recoveries: list[tuple[str, str]] = []
+        self._reasons: list[str] = []
+        self._free_attempts = 0
+        self._plan: Plan | None = None
+        self._discarded = 0
+        self._outcome: StreamOutcome | None = None
+        budget.deposit()
+        self._begin("first")
+
+    @property
+    def settled(self) -> bool:
+        """Whether the attempt has nothing more to say, so that reading may stop."""
+        return self._attempt.settled
+
+    @property
+    def data_events(self) -> int:
+        """Data events read in this attempt; comments do not count (faults: #7)."""
+        return self._attempt.grammar.events
+
+    @property
+    def attempts(self) -> int:
+        """Attempts begun so far."""
+        return len(self._reasons)
+
+    # --- while the attempt runs ---------------------------------------------------------
+
+    def receive_head(self) -> None:
+        """Note that the attempt was answered with a 200."""
+        self._attempt.head = True
+
+    def receive_data(self, data: bytes) -> bytes:
+        """Take one read, return what goes to the client now: whole events, or nothing."""
+        if self._attempt.settled:
+            return b""
+        return self._give(self._attempt.feed(data))
+
+    def commit_by_time(self) -> bytes:
+        """Stop holding: a 200 goes out now, with the openers that came so far."""
+        self.answered = True
+        if self.state is not State.OPENING:
+            return b""
+        self._journal.openers += self._held
+        return self._flush()
+
+    def _give(self, events: list[Event]) -> bytes:
+        if self.state is State.STREAMING and not self._attempt.terminal:
+            return b"".join([self._journal.give(event.encode()) for event in events])
+        last = events.pop() if self._attempt.terminal else None
+        out = [self._open_with(event) for event in events]
+        if last is not None:
+            out += [self._flush(), self._journal.give(last.encode())]
+            self._go(Signal.TERMINAL)
+            self._recovered("success")
+        return b"".join(out)
+
+    def _open_with(self, event: Event) -> bytes:
+        if self.state is State.STREAMING:
+            return self._journal.give(event.encode())
+        if self._attempt.grammar.has_content(event):
+            self._go(Signal.CONTENT)
+            self._journal.content = True
+            self._recovered("success")
+            return self._flush() + self._journal.give(event.encode())
+        if self.answered and self.state is State.OPENING:
+            self._journal.openers.append(event)
+            return self._journal.give(event.encode())
+        self._held.append(event)
+        return b""
+
+    def _flush(self) -> bytes:
+        self.answered = True
+        out = b"".join([self._journal.give(event.encode()) for event in self._held])
+        self._held.clear()
+        return out
+
+    # --- the end of an attempt ----------------------------------------------------------
+
+    def receive_end(self, end: AttemptEnd, now: float) -> Open | Finish:
+        """Decide what follows an attempt: another one, or the end of the client's response.
+
+        ``now`` is monotonic seconds, for the budget. After a COMPLETE stream a fault may be
+        told late; it is noted and changes nothing.
+        """
+        attempt = self._attempt
+        body = b"" if self.state in FINAL else self._give(attempt.close(end))
+        if self.state in FINAL:
+            if end.fault is not None:
+                fault = attempt.name_fault(end)
+                self._note(fault, end, Phase.AFTER_TERMINAL, IncidentOutcome.SWALLOWED)
+            return Finish(body)
+        fault = attempt.name_fault(end)
+        clean = end.fault is None and not attempt.partial
+        if attempt.fault is None and attempt.head and attempt.grammar.whole(clean=clean):
+            if end.fault is not None:
+                self._note(fault, end, Phase.AFTER_TERMINAL, IncidentOutcome.REPAIRED)
+            return Finish(body + self._complete_unmarked())
+        return self._decide(fault, end, now, body)
+
+    def _complete_unmarked(self) -> bytes:
+        mark = self._attempt.grammar.end_mark()
+        if mark is not None:
+            self._repairs["added_done"] += 1
+            self._held.append(mark)
+        body = self._flush()
+        self._go(Signal.TERMINAL)
+        self._recovered("success")
+        return body
+
+    def _decide(self, fault: Fault, end: AttemptEnd, now: float, body: bytes) -> Open | Finish:
+        error = self._attempt.grammar.error
+        if fault is Fault.HTTP_STATUS:
+            error = read_error(end.body, end.status)
+            if not self.answered and not retryable_status(end.status):
+                # The request's own fault: the upstream's reply is the answer, no incident.
+                self._go(Signal.GIVE_UP)
+                return Finish(pass_on=True)
+        hopeless = fault is Fault.OVERSIZE_EVENT or (error is not None and not error.transient)
+        plan = climb(self._situation(fault, end, hopeless=hopeless))
+        if plan is not None and not plan.free and not self._budget.withdraw(now):
+            plan = None
+        outcome = IncidentOutcome.SURFACED if plan is None else IncidentOutcome.RESTARTED
+        phase = self._phase()
+        self._note(fault, end, phase, outcome)
+        self._recovered("failed")
+        if plan is not None:
+            return self._follow(plan, fault)
+        self._go(Signal.GIVE_UP)
+        if self.answered:
+            return Finish(
+                body + self._tell(error or own_error(fault, end.detail, self._journal.events))
+            )
+        if fault is Fault.HTTP_STATUS:
+            return Finish(pass_on=True)
+        if error is not None:
+            return Finish(reply=reply_of(error))
+        return Finish(reply=http_reply(fault, phase, self.attempts, end.detail))
+
+    def _situation(self, fault: Fault, end: AttemptEnd, *, hopeless: bool) -> Situation:
+        return Situation(
+            request=self._request,
+            policy=self._policy,
+            journal=self._journal,
+            grammar=self._attempt.grammar,
+            fault=fault,
+            end=end,
+            attempts=self.attempts - self._free_attempts,
+            hopeless=hopeless,
+            stale_used=self._free_attempts > 0,
+        )
+
+    def _follow(self, plan: Plan, fault: Fault) -> Open:
+        self._discarded += self._attempt.received
+        self._free_attempts += plan.free
+        self._go(Signal.SPLICE if self._journal.openers else Signal.RESTART)
+        self._begin(fault.value)
+        self._plan = plan
+        return Open(plan.floor_s, plan.spread_s)
+
+    def _tell(self, error: UpstreamError) -> bytes:
+        """Return the terminal error event(s), the upstream's own where clients understand it."""
+        attempt = self._attempt
+        if attempt.error_event is not None and attempt.grammar.error_is_native:
+            events = [attempt.error_event]
+        else:
+            events = attempt.grammar.error_events(error, retryable=error.transient)
+        return b"".join([self._journal.give(event.encode()) for event in events])
+
+    # --- ends that are not the upstream's -----------------------------------------------
+
+    def abandon(self) -> None:
+        """Note that the client left."""
+        if self.state not in FINAL:
+            self._outcome = StreamOutcome.CLIENT_CLOSED
+
+    def abort(self) -> Finish:
+        """End loudly because the proxy must stop."""
+        if self.state in FINAL:
+            return Finish()
+        self._outcome = StreamOutcome.ABORTED
+        self._go(Signal.GIVE_UP)
+        error = shutdown_error()
+        if self.answered:
+            return Finish(self._tell(error))
+        return Finish(reply=reply_of(error, should_retry=True))
+
+    def report(self) -> Report:
+        """Return the facts of a stream that is over."""
+        outcome = self._outcome
+        if outcome is None:
+            whole = StreamOutcome.RECOVERED if self._recoveries else StreamOutcome.COMPLETE
+            outcome = whole if self.state is State.COMPLETE else StreamOutcome.FAILED
+        return Report(
+            outcome=outcome,
+            attempts=tuple(self._reasons),
+            incidents=tuple(self._incidents),
+            recoveries=tuple(self._recoveries),
+            repairs=dict(self._repairs),
+            events=self._journal.events,
+            size=self._journal.size,
+            discarded_bytes=self._discarded,
+            usage=self._attempt.grammar.usage,
+        )
+
+    # --- small parts --------------------------------------------------------------------
+
+    def _begin(self, reason: str) -> None:
+        self._reasons.append(reason)
+        self._held.clear()
+        self._attempt = Attempt(self._request, self._policy, self._count, self._journal.openers)
+
+    def _go(self, signal: Signal) -> None:
+        self.state = TRANSITIONS[self.state][signal]
+
+    def _count(self, repair: str) -> None:
+        self._repairs[repair] += 1
+
+    def _phase(self) -> Phase:
+        if self._journal.content:
+            return Phase.MID_CONTENT
+        return Phase.BEFORE_CONTENT if self._attempt.head else Phase.BEFORE_HEADERS
+
+    def _recovered(self, result: str) -> None:
+        if self._plan is not None:
+            self._recoveries.append((self._plan.strategy, result))
+            self._plan = None
+
+    def _note(self, fault: Fault, end: AttemptEnd, phase: Phase, outcome: IncidentOutcome) -> None:
+        self._incidents.append(
+            Incident(
+                fault=fault,
+                phase=phase,
+                outcome=outcome,
+                attempt=self.attempts,
+                age_s=end.age_s,
+                status=end.status,
+                events=self._journal.events,
+                size=self._journal.size,
+                offset=self._attempt.offset,
+                tail=self._attempt.tail[:TAIL_BYTES],
+                detail=end.detail,
+            )
+        )

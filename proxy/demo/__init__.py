@@ -1,0 +1,1 @@
+"""The embedded misbehaving upstream and the demonstration that runs on it."""
