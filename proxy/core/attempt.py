@@ -108,7 +108,7 @@ class Attempt:
         return Fault.CLEAN_EOF if self.grammar.events else Fault.EMPTY_STREAM
 
     def _take(self, event: Event, events: list[Event]) -> None:
-        if not event.data.isascii():
+        if not (event.data.isascii() and event.name.isascii()):
             event = clean_text(event, self._count)
         # Legal data of several lines is JSON to its grammar, but must leave as one line.
         kind = Kind.MALFORMED if b"\n" in event.data else self.grammar.read(event)
@@ -148,7 +148,8 @@ class Attempt:
         elif kind is Kind.SURPLUS:
             self._count("dropped_done")
         elif kind is Kind.ERROR:
-            self.error_event = (self._joined and self.grammar.join(event)) or event
+            native = self._joined and self.grammar.error_is_native
+            self.error_event = (native and self.grammar.join(event)) or event
             self._fail(Fault.IN_STREAM_ERROR, event.data)
         elif kind is Kind.UNFINISHED:
             some = self.grammar.events > 0

@@ -86,6 +86,12 @@ def shutdown_error() -> UpstreamError:
     return UpstreamError(message, UPSTREAM_ERROR, None, None, 503, transient=True)
 
 
+def internal_error() -> UpstreamError:
+    """Say that a bug of the proxy's own ended the stream."""
+    message = "The proxy failed by a bug of its own; its log has the details under the request id."
+    return UpstreamError(message, UPSTREAM_ERROR, STREAM_INCOMPLETE, None, 500, transient=True)
+
+
 def http_reply(fault: Fault, phase: Phase, attempts: int, detail: str) -> Reply:
     """Return the HTTP error for a stream that failed before anything was sent."""
     status, code = 502, STREAM_INCOMPLETE

@@ -7,6 +7,7 @@ attempt. Must not know which endpoint they came from or how they are framed.
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,6 +42,8 @@ _DETERMINISTIC = {
 
 _RETRYABLE_STATUS = frozenset({408, 409, 425, 429})
 _OVERLOAD_STATUS = frozenset({429, 503, 529})
+_SERVER_ERRORS = 500
+_STATUS_CODE = re.compile(r"[45][0-9][0-9]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +92,7 @@ def dumps(value: object) -> bytes:
 
 def retryable_status(status: int) -> bool:
     """Say whether an HTTP status is worth another attempt, as the official SDKs see it."""
-    return status in _RETRYABLE_STATUS or status >= 500
+    return status in _RETRYABLE_STATUS or status >= _SERVER_ERRORS
 
 
 def read_error(data: bytes, status: int = 0) -> UpstreamError:
@@ -139,7 +142,7 @@ def _judge(words: str, code: str | None, status: int) -> tuple[int, bool]:
     for word, meant in _DETERMINISTIC.items():
         if word in words:
             return meant, False
-    if code and len(code) == 3 and code.isascii() and code.isdigit() and code >= "400":
+    if code and _STATUS_CODE.fullmatch(code):
         return int(code), retryable_status(int(code))
     if "rate_limit" in words:
         return 429, True

@@ -10,7 +10,7 @@ import json
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs
 
 import msgspec
 
@@ -60,7 +60,7 @@ class Request:
     def asks_stream(self) -> bool:
         """Whether the client asked for a stream (protocol: A.1)."""
         if self.method == "GET":
-            query = parse_qs(urlsplit(self.target).query)
+            query = parse_qs(self.target.partition("?")[2])
             return query.get("stream", ["false"])[-1].lower() == "true"
         return self._fields.stream is True or self._fields.stream_format == "sse"
 

@@ -15,7 +15,7 @@ from collections import Counter
 
 from proxy.core.attempt import Attempt
 from proxy.core.budget import RetryBudget
-from proxy.core.commands import Finish, Open, Report, http_reply, own_error, shutdown_error
+from proxy.core.commands import Finish, Open, Report, http_reply, own_error
 from proxy.core.errors import UpstreamError, read_error, reply_of, retryable_status
 from proxy.core.fault import AttemptEnd, Fault, Incident, IncidentOutcome, Phase, StreamOutcome
 from proxy.core.journal import Journal
@@ -59,9 +59,19 @@ class StreamSession:
         return self._attempt.settled
 
     @property
+    def failed(self) -> bool:
+        """Whether the client was told of a failure."""
+        return self.state is State.FAILED
+
+    @property
     def data_events(self) -> int:
         """Data events read in this attempt; comments do not count (faults: #7)."""
         return self._attempt.grammar.events
+
+    @property
+    def incidents(self) -> list[Incident]:
+        """The incidents so far, in order. Not to be changed."""
+        return self._incidents
 
     @property
     def attempts(self) -> int:
@@ -90,7 +100,7 @@ class StreamSession:
 
     def _give(self, events: list[Event]) -> bytes:
         if self.state is State.STREAMING and not self._attempt.terminal:
-            return b"".join([self._journal.give(event.encode()) for event in events])
+            return self._encode(events)
         last = events.pop() if self._attempt.terminal else None
         out = [self._open_with(event) for event in events]
         if last is not None:
@@ -115,9 +125,12 @@ class StreamSession:
 
     def _flush(self) -> bytes:
         self.answered = True
-        out = b"".join([self._journal.give(event.encode()) for event in self._held])
+        out = self._encode(self._held)
         self._held.clear()
         return out
+
+    def _encode(self, events: list[Event]) -> bytes:
+        return b"".join([self._journal.give(event.encode()) for event in events])
 
     # --- the end of an attempt ----------------------------------------------------------
 
@@ -137,7 +150,7 @@ class StreamSession:
         fault = attempt.name_fault(end)
         clean = end.fault is None and not attempt.partial
         if attempt.fault is None and attempt.head and attempt.grammar.whole(clean=clean):
-            if end.fault is not None:
+            if not clean:
                 self._note(fault, end, Phase.AFTER_TERMINAL, IncidentOutcome.REPAIRED)
             return Finish(body + self._complete_unmarked())
         return self._decide(fault, end, now, body)
@@ -158,6 +171,7 @@ class StreamSession:
             error = read_error(end.body, end.status)
             if not self.answered and not retryable_status(end.status):
                 # The request's own fault: the upstream's reply is the answer, no incident.
+                self._recovered("failed")
                 self._go(Signal.GIVE_UP)
                 return Finish(pass_on=True)
         hopeless = fault is Fault.OVERSIZE_EVENT or (error is not None and not error.transient)
@@ -209,7 +223,8 @@ class StreamSession:
             events = [attempt.error_event]
         else:
             events = attempt.grammar.error_events(error, retryable=error.transient)
-        return b"".join([self._journal.give(event.encode()) for event in events])
+        # Openers still held go first: their sequence numbers are taken.
+        return self._flush() + self._encode(events)
 
     # --- ends that are not the upstream's -----------------------------------------------
 
@@ -218,15 +233,22 @@ class StreamSession:
         if self.state not in FINAL:
             self._outcome = StreamOutcome.CLIENT_CLOSED
 
-    def abort(self) -> Finish:
-        """End loudly because the proxy must stop."""
+    def passed_on(self, end: AttemptEnd) -> None:
+        """Note that the upstream's answer was no stream and went to the client as it was."""
+        if end.fault is not None:
+            self._note(end.fault, end, Phase.MID_CONTENT, IncidentOutcome.SURFACED)
+        if self.state not in FINAL:
+            self._go(Signal.TERMINAL if end.fault is None else Signal.GIVE_UP)
+
+    def abort(self, error: UpstreamError) -> Finish:
+        """End loudly for a reason of the proxy's own."""
         if self.state in FINAL:
             return Finish()
         self._outcome = StreamOutcome.ABORTED
         self._go(Signal.GIVE_UP)
-        error = shutdown_error()
         if self.answered:
-            return Finish(self._tell(error))
+            events = self._attempt.grammar.error_events(error, retryable=error.transient)
+            return Finish(self._flush() + self._encode(events))
         return Finish(reply=reply_of(error, should_retry=True))
 
     def report(self) -> Report:

@@ -72,10 +72,11 @@ class EventSplitter:
         if not read or self.oversize:
             return []
         blocks = self._split(read)
-        if self._size > self._max:
+        if self._size - self._line_ended > self._max:
             self._overflow(b"".join(self._fragments))
         events: list[Event] = []
-        for block in blocks:
+        for untrimmed in blocks:
+            block = untrimmed.strip(b"\n")
             if len(block) > self._max:
                 self._overflow(block)
                 break
@@ -181,10 +182,8 @@ class EventSplitter:
                 data.append(line)
         for repair in sorted(seen):
             self._count(repair)
-        if any(part.strip() for part in data):
-            return self._event(name or b"", b"\n".join(data))
         if name is not None or data:
-            self._hold_dataless(name or b"")
+            return self._event(name or b"", b"\n".join(data))
         return None
 
     def _hold_dataless(self, name: bytes) -> None:
@@ -204,14 +203,14 @@ class EventSplitter:
         return value
 
     def _event(self, name: bytes, data: bytes) -> Event | None:
+        if not data.strip():
+            self._hold_dataless(name)
+            return None
         if self._dangling and not name and _names_itself(data, self._dangling):
             # A blank line slipped between "event:" and "data:" (earendil-works/pi#8430).
             self._count("reattached_event_name")
             name, self._dangling = self._dangling, b""
         self._drop_dangling()
-        if not data.strip():
-            self._count("dropped_dataless")
-            return None
         return Event(name, data)
 
     def _drop_dangling(self) -> None:

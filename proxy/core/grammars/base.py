@@ -84,7 +84,7 @@ class Grammar(abc.ABC):
         """Say whether a new attempt can take this one's place, no content being given yet."""
         return self.reads_again or (self.events == 0 and not openers_given)
 
-    def follow(self, given: list[Event]) -> None:
+    def follow(self, given: list[Event]) -> None:  # noqa: B027 - most have no identity to keep
         """Take the identity of an earlier attempt, whose openers the client has."""
 
     def join(self, event: Event) -> Event | None:
@@ -94,13 +94,13 @@ class Grammar(abc.ABC):
 
 def parse(data: bytes) -> Any:
     """Decode JSON as the SDKs do; raises ValueError or RecursionError."""
-    return json.loads(data)
+    return json.loads(data.decode())  # from bytes it would take UTF-16 and a BOM as well
 
 
 def is_json(data: bytes) -> bool:
     """Say whether the SDKs' own decoder would take this text (reliability: decision 11)."""
     try:
-        json.loads(data)
+        parse(data)
     except RecursionError:
         return True
     except ValueError:

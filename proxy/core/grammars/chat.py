@@ -118,32 +118,37 @@ class ChatGrammar(Grammar):
     def follow(self, given: list[Event]) -> None:
         """Take id, created, model, fingerprint and the roles from the chunks given."""
         for event in given:
-            chunk = parse(event.data)
+            chunk = _parsed(event.data)
             for key in _IDENTITY:
-                if key in chunk:
+                if isinstance(chunk, dict) and key in chunk:
                     self._identity.setdefault(key, chunk[key])
             for choice in _choices(chunk):
-                if (choice.get("delta") or {}).get("role"):
-                    self._roles.add(choice.get("index", 0))
+                delta = choice.get("delta")
+                if isinstance(delta, dict) and delta.get("role"):
+                    self._roles.add(_index(choice))
 
     def join(self, event: Event) -> Event | None:
         """Impose the identity; take out a role that was given, and the chunk if it is empty."""
         if event.data == DONE:
             return event
-        try:
-            chunk = parse(event.data)
-        except (ValueError, RecursionError):
-            return event
+        chunk = _parsed(event.data)
         if not isinstance(chunk, dict):
             return event
         chunk.update({key: value for key, value in self._identity.items() if key in chunk})
         left = bool(chunk.get("usage")) or not chunk.get("choices")
         for choice in _choices(chunk):
             delta = choice.get("delta")
-            if isinstance(delta, dict) and choice.get("index", 0) in self._roles:
+            if isinstance(delta, dict) and _index(choice) in self._roles:
                 delta.pop("role", None)
             left = left or bool(choice.get("finish_reason")) or self.has_content(event)
         return Event(event.name, dumps(chunk)) if left else None
+
+
+def _parsed(data: bytes) -> Any:
+    try:
+        return parse(data)
+    except (ValueError, RecursionError):
+        return None
 
 
 def _choices(chunk: object) -> list[dict[str, Any]]:
@@ -151,6 +156,11 @@ def _choices(chunk: object) -> list[dict[str, Any]]:
     if not isinstance(choices, list):
         return []
     return [choice for choice in choices if isinstance(choice, dict)]
+
+
+def _index(choice: dict[str, Any]) -> int:
+    index = choice.get("index")
+    return index if isinstance(index, int) else 0
 
 
 def _peek_slowly(data: bytes) -> _Chunk | None:
@@ -163,9 +173,8 @@ def _peek_slowly(data: bytes) -> _Chunk | None:
         return None
     if not isinstance(chunk, dict):
         return _Chunk()
-    indexes = [(c.get("index"), c.get("finish_reason")) for c in _choices(chunk)]
     return _Chunk(
-        choices=[_Choice(i if isinstance(i, int) else 0, raw(reason)) for i, reason in indexes],
+        choices=[_Choice(_index(c), raw(c.get("finish_reason"))) for c in _choices(chunk)],
         error=raw(chunk.get("error")),
         usage=raw(chunk.get("usage")),
         type=raw(chunk.get("type")),

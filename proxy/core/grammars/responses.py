@@ -106,8 +106,7 @@ class ResponsesGrammar(Grammar):
         flat = {"code": told["code"], "message": error.message, "param": error.param}
         first = {"type": "error", "sequence_number": number, **flat, "error": told}
         response = _loads(self._response) or {"id": "", "object": "response", "output": []}
-        if self._given.get("id"):
-            response["id"] = self._given["id"]
+        response.update(self._given)
         response["status"] = "failed"
         response["error"] = {"code": error.code or "server_error", "message": error.message}
         failed = {
@@ -144,7 +143,9 @@ class ResponsesGrammar(Grammar):
     def join(self, event: Event) -> Event | None:
         """Drop openers that were given, renumber the rest, impose the response's identity."""
         found = _loads(event.data)
-        if not found or found.get("type") in self._given_types & _OPENERS:
+        if not found:
+            return event
+        if str(found.get("type")) in self._given_types & _OPENERS:
             return None
         self._sequence += 1
         if "sequence_number" in found:

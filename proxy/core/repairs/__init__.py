@@ -37,12 +37,13 @@ REPAIRS: dict[str, Callable[[bytes], list[bytes] | None]] = {
 def clean_text(event: Event, count: Callable[[str], None]) -> Event:
     """Mend an event that is not plain ASCII."""
     data = event.data
+    type_ = event.name.decode("utf-8", "replace").encode()
     for name, repair in TEXT_REPAIRS.items():
         mended = repair(data)
         if mended is not None:
             count(name)
             data = mended
-    return Event(event.name, data)
+    return Event(type_, data)
 
 
 def mend(event: Event, count: Callable[[str], None]) -> list[Event] | None:
@@ -53,7 +54,9 @@ def mend(event: Event, count: Callable[[str], None]) -> list[Event] | None:
             continue
         count(name)
         several = len(mended) > 1 and event.name
-        return [Event(_name_of(data) if several else event.name, data) for data in mended]
+        # In JSON that parses, a raw line end is white space; in an event it is a new field.
+        lines = [data.replace(b"\n", b" ") for data in mended]
+        return [Event(_name_of(data) if several else event.name, data) for data in lines]
     return None
 
 

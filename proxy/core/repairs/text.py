@@ -15,7 +15,8 @@ _SEPARATORS = (
     (b"\xe2\x80\xa9", b"\\u2029"),
     (b"\xc2\x85", b"\\u0085"),
 )
-_STRING = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL)
+_STRING = re.compile(rb'"(?:[^"\\]|\\.?)*+"?', re.DOTALL)
+"""A string, or what is left of one: without its end it must not be sought from every quote."""
 _CONTROL = re.compile(rb"[\x00-\x1f]")
 
 

@@ -7,22 +7,22 @@ events it should have been, or None where it cannot be sure. What it returns is 
 from __future__ import annotations
 
 import json
+import re
 
 from proxy.core.grammars.base import DONE, is_json
 
 _raw_decode = json.JSONDecoder().raw_decode
+_PREFIXES = re.compile(rb"^(?:data: *)*+")
 
 
 def drop_keepalive(data: bytes) -> list[bytes] | None:
     """Drop a comment that a gateway wrapped as data: ``data: : keepalive`` (faults: #51)."""
-    return [] if data.startswith(b":") else None
+    return [] if data.startswith(b":") and b"\n" not in data else None
 
 
 def strip_prefix(data: bytes) -> list[bytes] | None:
     """Take off a second ``data:`` in front of JSON or ``[DONE]`` (faults: #50)."""
-    rest = data
-    while rest.startswith(b"data:"):
-        rest = rest[5:].lstrip(b" ")
+    rest = _PREFIXES.sub(b"", data, count=1)
     return [rest] if rest != data and _is_whole(rest) else None
 
 
@@ -30,7 +30,7 @@ def join_lines(data: bytes) -> list[bytes] | None:
     """Join a JSON value that was broken over several ``data:`` lines (faults: #53)."""
     if b"\n" not in data:
         return None
-    for joint in (b" ", b""):
+    for joint in (b"\n", b""):
         joined = data.replace(b"\n", joint)
         if is_json(joined):
             return [joined]

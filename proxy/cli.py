@@ -1,0 +1,137 @@
+"""The commands: serve (the default), config, healthcheck, demo.
+
+Knows flags and exit codes: 0 well, 1 not, 2 wrong usage or setting. No traceback reaches a user.
+"""
+
+from __future__ import annotations
+
+import argparse
+import http.client
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from proxy.logs import LOG, set_up
+from proxy.settings import Settings, SettingsError, load
+from proxy.version import __version__
+
+_USAGE = 2
+_COMMANDS = ("serve", "config", "healthcheck", "demo")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command, return its exit code."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if not arguments or (arguments[0].startswith("-") and not _asks_help(arguments)):
+        arguments.insert(0, "serve")
+    options = vars(_parser().parse_args(arguments))
+    command = options.pop("command")
+    if command == "demo":
+        from proxy.demo.showcase import main as demo  # noqa: PLC0415 - its extras are optional
+
+        return int(demo(serve=options["serve"]))
+    path = options.pop("config")
+    flags = {name: value for name, value in options.items() if value is not None}
+    try:
+        settings, warnings = load(flags, path)
+        if command == "config":
+            return _show(settings, warnings)
+        if command == "healthcheck":
+            return _healthcheck(settings)
+        return _serve(settings, warnings)
+    except SettingsError as error:
+        print(f"wholestream: {error}", file=sys.stderr)  # noqa: T201 - for the user
+        return _USAGE
+
+
+def _asks_help(arguments: list[str]) -> bool:
+    return arguments[0] in {"-h", "--help", "--version"}
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="wholestream",
+        description="A local reverse proxy for LLM streams that never break silently.",
+        epilog="Without a command: serve. Settings also come from WHOLESTREAM_* and a TOML file.",
+    )
+    parser.add_argument("--version", action="version", version=f"wholestream {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="|".join(_COMMANDS))
+    for name, text in (
+        ("serve", "run the proxy"),
+        ("config", "check the settings and print the effective ones"),
+        ("healthcheck", "exit 0 if the running proxy is ready"),
+    ):
+        _add_settings(commands.add_parser(name, help=text, description=text))
+    demo = commands.add_parser("demo", help="see it work on an embedded, misbehaving upstream")
+    demo.add_argument("--serve", action="store_true", help="keep running, with traffic")
+    return parser
+
+
+def _add_settings(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--config", metavar="FILE", help="TOML file with settings")
+    for name, field in Settings.model_fields.items():
+        text = (field.description or "").replace("%", "%%")
+        parser.add_argument(
+            "--" + name.replace("_", "-"), metavar="X", help=f"{text} [{field.default}]"
+        )
+
+
+def _show(settings: Settings, warnings: list[str]) -> int:
+    for warning in warnings:
+        print(f"# warning: {warning}", file=sys.stderr)  # noqa: T201 - for the user
+    for name, value in settings.model_dump(mode="json").items():
+        print(f"{name} = {_toml(value)}")  # noqa: T201 - the command's output
+    return 0
+
+
+def _toml(value: Any) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, list):
+        return "[" + ", ".join(_toml(item) for item in value) + "]"
+    if isinstance(value, str):
+        return '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'
+    return '""' if value is None else str(value)
+
+
+def _healthcheck(settings: Settings) -> int:
+    from proxy.app import base_url  # noqa: PLC0415 - the server is not needed elsewhere
+
+    address = base_url(settings.admin_host, settings.admin_port).removeprefix("http://")
+    connection = http.client.HTTPConnection(address, timeout=3)
+    try:
+        connection.request("GET", "/readyz")
+        status = connection.getresponse().status
+    except (OSError, http.client.HTTPException):
+        print(f"wholestream: nothing answers at {address}", file=sys.stderr)  # noqa: T201
+        return 1
+    finally:
+        connection.close()
+    if status != http.client.OK:
+        print(f"wholestream: not ready ({status})", file=sys.stderr)  # noqa: T201
+        return 1
+    return 0
+
+
+def _serve(settings: Settings, warnings: list[str]) -> int:
+    from proxy import app  # noqa: PLC0415 - config and healthcheck start faster without it
+
+    text = set_up(settings.log_level, settings.log_format)
+    for warning in warnings:
+        LOG.warning(warning)
+
+    def started(running: app.App) -> None:
+        facts = app.describe(running)
+        if not text:
+            LOG.info("listening", extra={"fields": facts})
+            return
+        lines = [
+            f"wholestream {facts['version']} -> {facts['upstream']}",
+            "",
+            f"  {facts['export']}",
+        ]
+        lines += ["", f"  metrics    {facts['metrics']}", f"  incidents  {facts['admin']}", ""]
+        print("\n".join(lines), file=sys.stderr, flush=True)  # noqa: T201 - for the user
+
+    app.serve(settings, started)
+    return 0

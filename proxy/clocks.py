@@ -1,0 +1,94 @@
+"""The clocks of one request: when the upstream's patience is up, when the client must hear.
+
+Knows loop time and the settings. Must not know what is awaited. All times are loop times in
+seconds; a timer is armed once a wait, never once an event.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, TypeVar
+
+from proxy.settings import Settings
+
+_T = TypeVar("_T")
+
+
+class Clocks:
+    """The clocks of a stream; a request that is none has no limits."""
+
+    def __init__(self, settings: Settings) -> None:
+        """Start now; must be called in the running loop."""
+        self._settings = settings
+        self.now = asyncio.get_running_loop().time
+        self._commit_at = self.now() + settings.commit_after_s
+        self._opened = self._last_event = self.now()
+
+    @property
+    def age_s(self) -> float:
+        """Seconds since the attempt's request was sent."""
+        return self.now() - self._opened
+
+    @property
+    def gap_s(self) -> float:
+        """Seconds since the last data event of the attempt, or since its beginning."""
+        return self.now() - self._last_event
+
+    def attempt_begins(self) -> None:
+        """Start the clocks of an attempt."""
+        self._opened = self._last_event = self.now()
+
+    def event_came(self) -> None:
+        """Start the stall clock anew."""
+        self._last_event = self.now()
+
+    def upstream_limit(self, *, begun: bool) -> float:
+        """Return when silence becomes a fault; ``begun`` once a data event came."""
+        if begun:
+            return self._last_event + self._settings.stall_timeout_s
+        return self._opened + self._settings.first_event_timeout_s
+
+    def client_due(self, last_write: float | None) -> float:
+        """Return when the client must hear something; None means that no headers are out."""
+        if last_write is None:
+            return self._commit_at
+        beat = self._settings.heartbeat_s
+        return last_write + beat if beat else math.inf
+
+
+async def patiently(
+    work: Coroutine[Any, Any, _T],
+    limit: float,
+    due: Callable[[], float],
+    tick: Callable[[], Awaitable[None]],
+) -> _T:
+    """Await ``work``, calling ``tick`` whenever ``due``. Raises TimeoutError at ``limit``.
+
+    Work that is given up, by the limit or by cancellation, is cancelled, and what it may still
+    have opened is closed.
+    """
+    loop = asyncio.get_running_loop()
+    task = loop.create_task(work)
+    try:
+        while True:
+            until = min(limit, due()) - loop.time()
+            await asyncio.wait({task}, timeout=None if until == math.inf else max(0.0, until))
+            if task.done():
+                return task.result()
+            if loop.time() >= limit:
+                raise TimeoutError
+            if loop.time() >= due():
+                await tick()
+    finally:
+        if not task.done():
+            task.add_done_callback(_discard)
+            task.cancel()
+
+
+def _discard(task: asyncio.Task[Any]) -> None:
+    if not task.cancelled() and task.exception() is None:
+        close = getattr(task.result(), "close", None)
+        if close is not None:
+            close()

@@ -1,0 +1,100 @@
+"""The vocabulary of misbehaviour: what was asked, and what one answer puts on the wire.
+
+Knows plain frozen values, from which both the scenarios and the scripts of tests are made.
+Must not know sockets, endpoints' languages or scenarios. Durations are seconds, sizes bytes.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+Framing: TypeAlias = Literal["chunked", "length", "close"]
+End: TypeAlias = Literal["clean", "fin", "reset", "hold"]
+Headers: TypeAlias = tuple[tuple[str, str], ...]
+
+EVENT_STREAM: Headers = (("Content-Type", "text/event-stream; charset=utf-8"),)
+JSON: Headers = (("Content-Type", "application/json"),)
+
+
+@dataclass(frozen=True, slots=True)
+class Pause:
+    """Silence on the wire."""
+
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Raw:
+    """Bytes outside of the framing: half a chunk, a chunk size that is none."""
+
+    data: bytes
+
+
+Piece: TypeAlias = bytes | Pause | Raw
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """One answer. Each piece is one write and, in a chunked body, one chunk.
+
+    ``status`` 0 sends no head: the pieces are all there is on the wire. ``framing`` says how
+    the body is delimited; ``length`` is the Content-Length told, by default the right one.
+    ``before_s`` passes before the status line.
+
+    ``end`` is ``clean`` as the framing has it (the connection lives on, but for ``close``),
+    ``fin`` (the connection is closed there and then), ``reset`` (the same by RST; what the
+    client has not read by then is lost to it) or ``hold`` (nothing more ever comes).
+    """
+
+    status: int = 200
+    headers: Headers = EVENT_STREAM
+    framing: Framing = "chunked"
+    pieces: tuple[Piece, ...] = ()
+    end: End = "clean"
+    length: int | None = None
+    before_s: float = 0.0
+
+    @property
+    def size(self) -> int:
+        """Bytes of body."""
+        return sum(len(piece) for piece in self.pieces if isinstance(piece, bytes))
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What a request asked for, as far as an answer depends on it.
+
+    ``endpoint`` is chat_completions, completions, responses, models or other; ``usage`` says
+    that token counts were asked for; ``reused`` that the connection carried a request before.
+    """
+
+    endpoint: str = "chat_completions"
+    model: str = ""
+    stream: bool = True
+    usage: bool = False
+    reused: bool = False
+
+
+Answering: TypeAlias = Callable[[Asked, int], Answer]
+"""From a request and the number of its attempt, counted from 1, to the answer."""
+
+
+def sse(*pieces: Piece, end: End = "clean", framing: Framing = "chunked") -> Answer:
+    """Return a 200 with an event stream."""
+    return Answer(framing=framing, pieces=pieces, end=end)
+
+
+def reply(status: int, value: object, headers: Headers = ()) -> Answer:
+    """Return a JSON answer with a Content-Length."""
+    body = json.dumps(value).encode()
+    return Answer(status=status, headers=JSON + headers, framing="length", pieces=(body,))
+
+
+def error_reply(status: int, code: str, message: str, headers: Headers = ()) -> Answer:
+    """Return an HTTP error in OpenAI's shape."""
+    kind = "invalid_request_error" if status == 404 else "server_error"  # noqa: PLR2004
+    error = {"message": message, "type": kind, "param": None, "code": code}
+    return reply(status, {"error": error}, headers)

@@ -1,0 +1,34 @@
+"""The table of all scenarios. One is asked for as the ``model`` of a request.
+
+To add one: a line in ``scenarios_broken`` or ``scenarios_mended``, and a function in
+``misbehaviour`` if no existing one fits.
+"""
+
+from __future__ import annotations
+
+from proxy.demo.answers import Answer, Asked, reply
+from proxy.demo.misbehaviour import healthy
+from proxy.demo.scenario import Scenario
+from proxy.demo.scenarios_broken import ERRORS, STOPS
+from proxy.demo.scenarios_mended import ENDINGS, FORMS
+
+__all__ = ["SCENARIOS", "Scenario", "answer_for"]
+
+SCENARIOS: dict[str, Scenario] = {
+    scenario.name: scenario for scenario in (*FORMS, *STOPS, *ERRORS, *ENDINGS)
+}
+
+
+def answer_for(asked: Asked, attempt: int) -> Answer:
+    """Answer by the scenario that the model names, or else as a healthy server would."""
+    scenario = SCENARIOS.get(asked.model)
+    if scenario is not None and scenario.happens(asked, attempt):
+        return scenario.misbehave(asked, attempt)
+    if asked.endpoint == "models":
+        return _models()
+    return healthy(asked, attempt)
+
+
+def _models() -> Answer:
+    owned = {"object": "model", "created": 1_790_000_000, "owned_by": "wholestream"}
+    return reply(200, {"object": "list", "data": [{"id": name, **owned} for name in SCENARIOS]})

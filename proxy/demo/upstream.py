@@ -1,0 +1,209 @@
+r"""A server that misbehaves on demand: the upstream of the demonstration and of the tests.
+
+Knows connections, attempts and who asked what; which answer is given is for the scenarios,
+or for the script of a test, and how it gets on the wire is for ``wire``.
+
+::
+
+    async with MisbehavingUpstream() as upstream:
+        upstream.script("m", [Answer(status=0, end="reset"), sse(b"data: [DONE]\n\n")])
+        ...  # ask upstream.base_url for model "m"
+        assert [request.attempt for request in upstream.requests] == [1, 2]
+        await upstream.wait_closed(upstream.requests[0].connection)
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from types import TracebackType
+from typing import Self
+
+from proxy.demo.answers import Answer, Answering, Asked
+from proxy.demo.scenarios import answer_for
+from proxy.demo.wire import HEAD_BYTES, Received, read_request, send
+
+
+@dataclass(slots=True)
+class Connection:
+    """One client connection, numbered from 1. Times are ``loop.time()``, in seconds.
+
+    ``closed_by_peer`` says that it was the client that ended it, by FIN or RST, and then
+    ``closed_at`` is when that was noticed.
+    """
+
+    number: int
+    opened_at: float
+    requests: int = 0
+    closed_at: float | None = None
+    closed_by_peer: bool = False
+    ended_here: bool = False
+    over: asyncio.Event = field(default_factory=asyncio.Event, repr=False)
+
+
+class MisbehavingUpstream:
+    """An OpenAI-compatible server on 127.0.0.1 that answers as its scenarios say.
+
+    The scenario is the ``model`` of the JSON body, or of the query where there is no body.
+    ``requests`` and ``connections`` hold all there were, in order of arrival.
+    """
+
+    def __init__(self, port: int = 0) -> None:
+        """Listen on ``port`` once entered; 0 takes any free one."""
+        self._asked_port = port
+        self._server: asyncio.Server | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._attempts: Counter[str] = Counter()
+        self._scripts: dict[str, Answering] = {}
+        self._arrival = asyncio.Event()
+        self.port = 0
+        self.requests: list[Received] = []
+        self.connections: list[Connection] = []
+
+    async def __aenter__(self) -> Self:
+        """Start to listen."""
+        self._server = await asyncio.start_server(
+            self._serve, "127.0.0.1", self._asked_port, limit=HEAD_BYTES
+        )
+        self.port = self._server.sockets[0].getsockname()[1]
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        at: TracebackType | None,
+    ) -> None:
+        """Close everything at once."""
+        if self._server is None:
+            return
+        self._server.close()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._server.wait_closed()
+
+    @property
+    def base_url(self) -> str:
+        """What an application's ``OPENAI_BASE_URL`` would be."""
+        return f"http://127.0.0.1:{self.port}/v1"
+
+    @property
+    def open_connections(self) -> int:
+        """How many client connections are open now."""
+        return sum(connection.closed_at is None for connection in self.connections)
+
+    def script(self, model: str, answer: Answer | Sequence[Answer] | Answering) -> None:
+        """Answer requests for ``model`` so: always, one an attempt (the last repeats), or asked.
+
+        The attempts for the model count from 1 again. The empty name stands for requests that
+        name no model.
+        """
+        self.rewind(model)
+        if callable(answer):
+            self._scripts[model] = answer
+            return
+        answers = [answer] if isinstance(answer, Answer) else list(answer)
+        self._scripts[model] = lambda _, attempt: answers[min(attempt, len(answers)) - 1]
+
+    def rewind(self, model: str | None = None) -> None:
+        """Count attempts from 1 again, for one model or for all."""
+        if model is None:
+            self._attempts.clear()
+        else:
+            del self._attempts[model]
+
+    async def wait_requests(self, count: int) -> None:
+        """Wait until ``count`` requests have been read in all."""
+        while len(self.requests) < count:
+            self._arrival.clear()
+            await self._arrival.wait()
+
+    async def wait_closed(self, number: int) -> float:
+        """Wait until connection ``number`` is over, return when that was."""
+        connection = self.connections[number - 1]
+        await connection.over.wait()
+        return connection.closed_at or 0.0
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        if task is not None:
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+        loop = asyncio.get_running_loop()
+        connection = Connection(len(self.connections) + 1, loop.time())
+        self.connections.append(connection)
+        writer.transport.set_write_buffer_limits(high=0)
+        # Reading goes on while an answer is under way: that is how a client's leaving is seen.
+        waiting: asyncio.Queue[Received] = asyncio.Queue()
+        answering = asyncio.create_task(self._answer(connection, waiting, writer))
+        try:
+            with contextlib.suppress(ValueError):
+                while (request := await read_request(reader, writer)) is not None:
+                    waiting.put_nowait(self._record(request, connection))
+                connection.closed_by_peer = not connection.ended_here
+        finally:
+            connection.closed_at = loop.time()
+            connection.over.set()
+            answering.cancel()
+            with contextlib.suppress(asyncio.CancelledError, ConnectionError):
+                await answering
+            writer.transport.abort()
+            with contextlib.suppress(ConnectionError):
+                await writer.wait_closed()
+
+    def _record(self, request: Received, connection: Connection) -> Received:
+        self._attempts[request.model] += 1
+        connection.requests += 1
+        attempt = self._attempts[request.model]
+        recorded = replace(request, connection=connection.number, attempt=attempt)
+        self.requests.append(recorded)
+        self._arrival.set()
+        return recorded
+
+    async def _answer(
+        self,
+        connection: Connection,
+        waiting: asyncio.Queue[Received],
+        writer: asyncio.StreamWriter,
+    ) -> None:
+        answered = 0
+        try:
+            while await send(self._choose(await waiting.get(), reused=answered > 0), writer):
+                answered += 1
+            connection.ended_here = True
+        finally:
+            writer.close()
+
+    def _choose(self, request: Received, *, reused: bool) -> Answer:
+        asked = _asked(request, reused=reused)
+        answer = self._scripts.get(request.model, answer_for)(asked, request.attempt)
+        if request.method == "HEAD":
+            return replace(answer, framing="length", length=answer.size, pieces=())
+        return answer
+
+
+def _asked(request: Received, *, reused: bool) -> Asked:
+    fields, path = request.fields, request.path.rstrip("/")
+    options = fields.get("stream_options")
+    return Asked(
+        endpoint=_endpoint_of(path),
+        model=request.model,
+        stream=fields.get("stream") in (True, "true"),
+        usage=isinstance(options, dict) and options.get("include_usage") is True,
+        reused=reused,
+    )
+
+
+def _endpoint_of(path: str) -> str:
+    # By the end of the path, so that any prefix before it is served as well.
+    if path.endswith("/chat/completions"):
+        return "chat_completions"
+    if path.endswith("/completions"):
+        return "completions"
+    if "/responses" in path:
+        return "responses"
+    return "models" if path.endswith("/models") else "other"

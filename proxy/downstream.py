@@ -1,0 +1,85 @@
+"""The client's side of one request: headers once, whole writes, one end.
+
+Knows aiohttp's responses. Must not know what the bytes mean or when they are due.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+from aiohttp import web
+
+from proxy.core.errors import Reply, retryable_status
+from proxy.headers import to_client
+from proxy.replies import error_response
+from proxy.upstream import Answer
+
+_ATTEMPTS = "x-wholestream-attempts"
+
+
+class Downstream:
+    """Writes one response. ``headers`` are the proxy's own, sent with whatever is answered."""
+
+    def __init__(self, client: web.BaseRequest, headers: dict[str, str]) -> None:
+        """Take a request that is not answered yet."""
+        self._client = client
+        self._own = headers
+        self._loop = asyncio.get_running_loop()
+        self.response: web.StreamResponse | None = None
+        self.last_write = self._loop.time()
+
+    @property
+    def status(self) -> int:
+        """The status sent, or 0 before that."""
+        return self.response.status if self.response else 0
+
+    async def open_stream(self, answer: Answer | None, attempts: int) -> None:
+        """Send a 200 and the headers of a stream, with those of an answer if there is one."""
+        headers = to_client(answer.headers.items() if answer else (), stream=True)
+        headers.update(self._own)
+        if attempts > 1:
+            headers[_ATTEMPTS] = str(attempts)
+        await self._begin(web.StreamResponse(headers=headers))
+
+    async def open_passing(self, answer: Answer, attempts: int) -> None:
+        """Send an answer's own status and headers."""
+        headers = to_client(answer.headers.items(), stream=False)
+        headers.update(self._own)
+        if attempts > 1:
+            headers[_ATTEMPTS] = str(attempts)
+            if retryable_status(answer.status):
+                # Our attempts are spent; an SDK's own would multiply them.
+                headers.setdefault("x-should-retry", "false")
+        await self._begin(web.StreamResponse(status=answer.status, headers=headers))
+
+    def refuse(self, reply: Reply, attempts: int) -> web.StreamResponse:
+        """Make the response an error of the proxy's own."""
+        response = error_response(reply, self._own)
+        if attempts > 1:
+            response.headers[_ATTEMPTS] = str(attempts)
+        self.response = response
+        return response
+
+    async def write(self, data: bytes) -> None:
+        """Write at once; waits only while the client's buffer is full."""
+        if self.response is not None:
+            await self.response.write(data)
+            self.last_write = self._loop.time()
+
+    async def end(self, data: bytes = b"") -> web.StreamResponse:
+        """Write the last bytes and the body's end, in one segment if possible (faults: #19)."""
+        response = self.response or web.Response()
+        if data or response.prepared:
+            await response.write_eof(data)
+        return response
+
+    def break_off(self) -> web.StreamResponse:
+        """Close so that the client sees an incomplete body (RFC 9112, 8)."""
+        if self._client.transport is not None:
+            self._client.transport.close()
+        return self.response or web.Response()
+
+    async def _begin(self, response: web.StreamResponse) -> None:
+        self.response = response
+        await response.prepare(self._client)
+        self.last_write = self._loop.time()

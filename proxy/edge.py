@@ -1,0 +1,60 @@
+"""What the requests of one process share.
+
+Knows the parts by name. Must not know what is done with them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import Coroutine
+from typing import Any, Protocol
+
+from proxy.core.budget import RetryBudget
+from proxy.core.policy import Policy
+from proxy.incidents import IncidentRing
+from proxy.metrics import Metrics
+from proxy.settings import Settings
+from proxy.upstream import Upstream
+
+
+class Abortable(Protocol):
+    """A request under way that can be ended loudly."""
+
+    def abort(self) -> None:
+        """End it now."""
+
+
+class Edge:
+    """Settings, budget, upstream, metrics, incidents, and who is under way."""
+
+    def __init__(self, settings: Settings) -> None:
+        """Make all parts; must be called in the running loop."""
+        loop = asyncio.get_running_loop()
+        self.settings = settings
+        self.policy: Policy = settings.policy
+        self.budget = RetryBudget(
+            settings.retry_budget_ratio, settings.retry_budget_min_per_s, loop.time()
+        )
+        self.upstream = Upstream(settings)
+        self.metrics = Metrics(self.upstream.host, lambda: self.budget.exhausted)
+        self.ring = IncidentRing(settings.capture)
+        self.pseudonym = f"wholestream-{secrets.token_hex(4)}"
+        """How this instance signs ``Via``, so that it knows its own requests again."""
+        self.under_way: set[Abortable] = set()
+        self.draining = False
+        self.closed = False
+        self._background: set[asyncio.Task[None]] = set()
+
+    def spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        """Run something that no client waits for."""
+        task = asyncio.get_running_loop().create_task(work)
+        self._background.add(task)
+        task.add_done_callback(self._background.discard)
+
+    async def close(self) -> None:
+        """Stop the background work and close the upstream connections."""
+        for task in list(self._background):
+            task.cancel()
+        await asyncio.gather(*self._background, return_exceptions=True)
+        await self.upstream.close()

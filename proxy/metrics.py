@@ -1,0 +1,186 @@
+"""The Prometheus metrics of the contract, and how a finished stream is counted.
+
+Knows names, labels and buckets. Must not know how a fault is found. Label values are bounded:
+endpoints, faults, phases and outcomes are closed sets, models are capped.
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+import re
+from collections.abc import Callable
+from typing import Any
+
+import aiohttp
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    disable_created_metrics,
+)
+from prometheus_client.exposition import choose_encoder
+
+from proxy.core.commands import Report
+from proxy.core.fault import Incident, StreamOutcome
+from proxy.core.grammars import GRAMMARS
+from proxy.version import __version__
+
+MAX_MODELS = 50
+MAX_LABEL = 64
+
+_SECONDS = (0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92)
+_LONG = (*_SECONDS, 163.84, 327.68, 655.36)
+_GAPS = (0.001, 0.0025, 0.005, *_LONG)
+_OVERHEAD = (5e-5, 1e-4, 2.5e-4, 5e-4, 1e-3, 2.5e-3, 5e-3, 0.01, 0.025, 0.05, 0.1, 0.25)
+_TOKENS = tuple(float(4**power) for power in range(14))
+_OPERATIONS = {"completions": "text_completion"}
+_ODD = re.compile(r"[^\w.:/@+-]")
+
+
+class Metrics:
+    """All collectors of one process, with their own registry."""
+
+    def __init__(self, upstream_host: str, exhausted: Callable[[], float]) -> None:
+        """Register; ``exhausted`` reads the retry budget's count of refusals."""
+        disable_created_metrics()  # type: ignore[no-untyped-call]
+        self.registry = CollectorRegistry()
+        self._host = upstream_host[:MAX_LABEL]
+        self._models: set[str] = set()
+        self._exhausted = exhausted
+        self._exhausted_seen = 0.0
+        self._make_counters()
+        self._make_histograms()
+        self._make_semconv()
+        for endpoint in GRAMMARS:
+            for outcome in StreamOutcome:
+                self.streams.labels(endpoint, outcome.value)
+
+    def _make_counters(self) -> None:
+        def counter(name: str, text: str, *labels: str) -> Counter:
+            return Counter(f"wholestream_{name}", text, labels, registry=self.registry)
+
+        self.streams = counter("streams", "Streams ended, by outcome.", "endpoint", "outcome")
+        self.incidents = counter(
+            "incomplete_chunks",
+            "Upstream attempts that broke: incomplete, silent, refused or wrong streams.",
+            *("endpoint", "fault", "phase", "outcome"),
+        )
+        self.repairs = counter("repairs", "Faults mended in place.", "endpoint", "repair")
+        self.recoveries = counter("recoveries", "Recoveries tried.", "strategy", "result")
+        self.attempts = counter("upstream_attempts", "Upstream requests.", "endpoint", "reason")
+        self.requests = counter("requests", "Client requests answered.", "endpoint", "code")
+        self.exhausted = counter("retry_budget_exhausted", "Retries the shared budget refused.")
+        self.discarded = counter("discarded_bytes", "Upstream bytes billed but thrown away.")
+        self.in_flight = Gauge(
+            "wholestream_streams_in_flight", "Streams under way.", registry=self.registry
+        )
+        self.draining = Gauge("wholestream_draining", "1 while draining.", registry=self.registry)
+        build = Gauge(
+            "wholestream_build_info",
+            "Always 1; versions in the labels.",
+            ("version", "python", "aiohttp"),
+            registry=self.registry,
+        )
+        build.labels(__version__, platform.python_version(), aiohttp.__version__).set(1)
+
+    def _make_histograms(self) -> None:
+        def histogram(name: str, text: str, buckets: tuple[float, ...]) -> Histogram:
+            full = f"wholestream_{name}_seconds"
+            return Histogram(full, text, ("endpoint",), registry=self.registry, buckets=buckets)
+
+        self.first_event = histogram("first_event", "Request to first data event.", _LONG)
+        self.event_gap = histogram("event_gap", "Silence between data events.", _GAPS)
+        self.duration = histogram("stream_duration", "Request to the stream's end.", _LONG)
+        self.age_at_cut = histogram("age_at_cut", "Age of an attempt when it broke.", _LONG)
+        self.overhead = histogram("overhead", "Upstream read to downstream write.", _OVERHEAD)
+        self.recovery = histogram("recovery", "Fault to the next attempt's first event.", _LONG)
+
+    def _make_semconv(self) -> None:
+        names = ("gen_ai_operation_name", "gen_ai_provider_name", "gen_ai_request_model")
+        labels = (*names, "server_address", "error_type")
+
+        def histogram(name: str, text: str, buckets: tuple[float, ...], *more: str) -> Histogram:
+            full = f"gen_ai_client_{name}"
+            every = (*labels, *more)
+            return Histogram(full, text, every, registry=self.registry, buckets=buckets)
+
+        self.gen_ai_duration = histogram("operation_duration_seconds", "Whole call.", _LONG)
+        self.gen_ai_first = histogram(
+            "operation_time_to_first_chunk_seconds", "First chunk.", _LONG
+        )
+        self.gen_ai_chunk = histogram(
+            "operation_time_per_output_chunk_seconds", "Chunk gap.", _GAPS
+        )
+        self.gen_ai_tokens = histogram(
+            "token_usage", "Tokens, as the upstream counts.", _TOKENS, "gen_ai_token_type"
+        )
+
+    def model_label(self, model: str, *, answered: bool) -> str:
+        """Return a bounded label for a model; only models that were answered take a place."""
+        label = _ODD.sub("_", model)[:MAX_LABEL]
+        if label in self._models:
+            return label
+        if not label or not answered or len(self._models) >= MAX_MODELS:
+            return "other"
+        self._models.add(label)
+        return label
+
+    def gen_ai_labels(self, endpoint: str, model: str, error: str) -> tuple[str, ...]:
+        """Return the OpenTelemetry attributes of one call as label values."""
+        return (_OPERATIONS.get(endpoint, "chat"), "openai", model, self._host, error)
+
+    def record_attempts(self, endpoint: str, report: Report) -> None:
+        """Count the upstream's side of a request, stream or not."""
+        for reason in report.attempts:
+            self.attempts.labels(endpoint, reason).inc()
+        for strategy, result in report.recoveries:
+            self.recoveries.labels(strategy, result).inc()
+        self.discarded.inc(report.discarded_bytes)
+
+    def record_incident(self, endpoint: str, incident: Incident) -> None:
+        """Count one fault."""
+        labels = (incident.fault.value, incident.phase.value, incident.outcome.value)
+        self.incidents.labels(endpoint, *labels).inc()
+        self.age_at_cut.labels(endpoint).observe(incident.age_s)
+
+    def record_stream(self, endpoint: str, model: str, report: Report, duration_s: float) -> None:
+        """Count one stream that is over. Called once a stream."""
+        self.streams.labels(endpoint, report.outcome.value).inc()
+        self.duration.labels(endpoint).observe(duration_s)
+        for repair, times in report.repairs.items():
+            self.repairs.labels(endpoint, repair).inc(times)
+        error = "" if report.outcome is not StreamOutcome.FAILED else "stream_incomplete"
+        labels = self.gen_ai_labels(endpoint, model, error)
+        self.gen_ai_duration.labels(*labels).observe(duration_s)
+        for kind, tokens in _token_counts(report.usage):
+            self.gen_ai_tokens.labels(*labels, kind).observe(tokens)
+
+    def expose(self, accept: str) -> tuple[bytes, str]:
+        """Return the exposition and its content type."""
+        seen = self._exhausted()
+        self.exhausted.inc(seen - self._exhausted_seen)
+        self._exhausted_seen = seen
+        encode, content_type = choose_encoder(accept)
+        return encode(self.registry), content_type
+
+
+def code_label(status: int) -> str:
+    """Return the ``code`` label for a status sent to a client."""
+    return "429" if status == 429 else f"{status // 100}xx"  # noqa: PLR2004 - HTTP's numbers
+
+
+def _token_counts(usage: bytes) -> list[tuple[str, float]]:
+    try:
+        found: Any = json.loads(usage or b"{}")
+    except (ValueError, RecursionError):
+        return []
+    counts = []
+    for kind, names in (
+        ("input", ("prompt_tokens", "input_tokens")),
+        ("output", ("completion_tokens", "output_tokens")),
+    ):
+        values = [found.get(name) for name in names] if isinstance(found, dict) else []
+        counts += [(kind, float(value)) for value in values if isinstance(value, int)]
+    return counts

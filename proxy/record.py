@@ -1,0 +1,141 @@
+"""What one request leaves behind: metrics, incidents, log lines. Each fact once.
+
+Knows what is counted when. Must not know how requests are driven.
+"""
+
+from __future__ import annotations
+
+import re
+import secrets
+from collections.abc import Callable
+
+from aiohttp import web
+
+from proxy.core.fault import Incident, IncidentOutcome
+from proxy.core.grammars import endpoint_of
+from proxy.core.request import Request
+from proxy.core.session import StreamSession
+from proxy.edge import Edge
+from proxy.logs import LOG
+from proxy.metrics import code_label
+
+_REQUEST_ID = re.compile(r"[\w.-]{1,128}", re.ASCII)
+
+
+class Record:
+    """The record of one request. ``clock`` tells monotonic seconds."""
+
+    def __init__(
+        self,
+        edge: Edge,
+        client: web.BaseRequest,
+        request: Request,
+        session: StreamSession,
+        clock: Callable[[], float],
+    ) -> None:
+        """Name the request: by the client's own id if it has a fit one."""
+        asked = client.headers.get("X-Request-ID", "")
+        fit = _REQUEST_ID.fullmatch(asked) is not None
+        self.id = asked if fit else f"ws_{secrets.token_hex(12)}"
+        self.endpoint = endpoint_of(request)
+        self._edge = edge
+        self._session = session
+        self._model_asked = request.model
+        self._clock = clock
+        self._started = clock()
+        self._stream = False
+        self._over = False
+        self._noted = 0
+        self._events = False
+        self._fault_at: float | None = None
+        self._repairs: set[str] = set()
+        self._gaps = edge.metrics.event_gap.labels(self.endpoint)
+        self._overheads = edge.metrics.overhead.labels(self.endpoint)
+
+    @property
+    def model(self) -> str:
+        """The model's label."""
+        return self._edge.metrics.model_label(self._model_asked, answered=self._events)
+
+    def is_stream(self) -> None:
+        """Count a stream in, once it is known to be one."""
+        if not self._stream:
+            self._stream = True
+            self._edge.metrics.in_flight.inc()
+
+    def events_came(self, gap: float) -> None:
+        """Note a read that held data events, ``gap`` seconds after the one before."""
+        metrics, now = self._edge.metrics, self._clock()
+        if self._fault_at is not None:
+            metrics.recovery.labels(self.endpoint).observe(now - self._fault_at)
+            self._fault_at = None
+        if self._events:
+            self._gaps.observe(gap)
+            metrics.gen_ai_chunk.labels(*self._semconv()).observe(gap)
+            return
+        self._events = True
+        waited = now - self._started
+        metrics.first_event.labels(self.endpoint).observe(waited)
+        metrics.gen_ai_first.labels(*self._semconv()).observe(waited)
+
+    def wrote(self, took: float) -> None:
+        """Note the seconds from a read to its write."""
+        self._overheads.observe(took)
+
+    def repaired(self, repair: str) -> None:
+        """Note a repair made at the edge, once a request."""
+        self._repairs.add(repair)
+
+    def note_incidents(self) -> None:
+        """Count and log the session's incidents that are new."""
+        for incident in self._session.incidents[self._noted :]:
+            self._noted += 1
+            if incident.outcome is IncidentOutcome.RESTARTED and self._fault_at is None:
+                self._fault_at = self._clock()
+            self._note(incident)
+
+    def end(self, status: int) -> None:
+        """Count the request out, answered with ``status`` or 0; only the first call counts."""
+        if self._over:
+            return
+        self._over = True
+        metrics = self._edge.metrics
+        report = self._session.report()
+        if status:
+            metrics.requests.labels(self.endpoint, code_label(status)).inc()
+        metrics.record_attempts(self.endpoint, report)
+        for repair in self._repairs:
+            metrics.repairs.labels(self.endpoint, repair).inc()
+        duration = self._clock() - self._started
+        outcome = None
+        if self._stream:
+            metrics.in_flight.dec()
+            metrics.record_stream(self.endpoint, self.model, report, duration)
+            outcome = report.outcome.value
+        fields = {
+            **self._facts(),
+            "status": status,
+            "outcome": outcome,
+            "attempts": len(report.attempts),
+            "events": report.events,
+            "bytes": report.size,
+            "duration_ms": round(duration * 1000, 1),
+        }
+        LOG.debug("request", extra={"fields": fields})
+
+    def _note(self, incident: Incident) -> None:
+        self._edge.metrics.record_incident(self.endpoint, incident)
+        record = self._edge.ring.add(incident, facts=self._facts())
+        shown = {key: value for key, value in record.items() if key not in {"time", "tail"}}
+        LOG.warning("incident", extra={"fields": shown})
+
+    def _facts(self) -> dict[str, str]:
+        return {
+            "request_id": self.id,
+            "endpoint": self.endpoint,
+            "model": self.model,
+            "upstream": self._edge.upstream.host,
+        }
+
+    def _semconv(self) -> tuple[str, ...]:
+        return self._edge.metrics.gen_ai_labels(self.endpoint, self.model, "")

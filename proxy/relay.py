@@ -1,0 +1,302 @@
+"""The driver: one client request, from its first byte to the last of its answer.
+
+Executes the session's commands: opens attempts, waits, relays reads, keeps the clocks
+(first event, stall, commit, heartbeat) and ends the response. Decides nothing about streams:
+that is ``core.session``. What is no stream is passed on as it comes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import math
+import random
+import time
+from collections.abc import AsyncIterable, Coroutine
+from typing import Any, TypeVar
+
+from aiohttp import web
+
+from proxy.clocks import Clocks, patiently
+from proxy.core.commands import Finish, Open, internal_error, shutdown_error
+from proxy.core.errors import retryable_status
+from proxy.core.fault import AttemptEnd, Fault
+from proxy.core.request import Request
+from proxy.core.session import StreamSession
+from proxy.decoding import Decoder, UnknownCodingError
+from proxy.downstream import Downstream
+from proxy.edge import Edge
+from proxy.headers import is_event_stream, to_upstream
+from proxy.logs import LOG
+from proxy.record import Record
+from proxy.replies import SERVER
+from proxy.sniff import looks_like_events
+from proxy.upstream import Answer, UpstreamFault
+
+HEARTBEAT = b": heartbeat\n\n"
+
+_ERROR_BODY_BYTES = 64 * 1024
+_ERROR_BODY_S = 5.0
+_LINGER_BYTES = 64 * 1024
+_LINGER_S = 1.0
+
+_T = TypeVar("_T")
+_Next = Open | Finish | web.StreamResponse
+"""What follows an attempt: another, an end to be written, or a response that is written."""
+
+
+class Relay:
+    """One client request under way."""
+
+    def __init__(
+        self,
+        edge: Edge,
+        client: web.BaseRequest,
+        request: Request,
+        body: bytes | AsyncIterable[bytes] | None,
+        cors: dict[str, str],
+    ) -> None:
+        """Take a request whose body is read, or is to be streamed on."""
+        self._edge = edge
+        self._client = client
+        self._request = request
+        self._body = body
+        self._clocks = Clocks(edge.settings)
+        self._stream = request.asks_stream
+        self._session = StreamSession(request, edge.policy, edge.budget)
+        self._record = Record(edge, client, request, self._session, self._clocks.now)
+        own = {"Server": SERVER, "x-wholestream-request-id": self._record.id, **cors}
+        self._down = Downstream(client, own)
+        self._answer: Answer | None = None
+        self._unsent = b""
+        self._task = asyncio.current_task()
+        self._aborted = False
+
+    async def run(self) -> web.StreamResponse:
+        """Serve the request to its end, whatever happens."""
+        self._edge.under_way.add(self)
+        if self._stream:
+            self._record.is_stream()
+        try:
+            return await self._drive()
+        except asyncio.CancelledError:
+            if not self._aborted or self._task is None:
+                raise
+            self._task.uncancel()
+            return await self._finish(self._session.abort(shutdown_error()))
+        except ConnectionError:
+            return self._down.break_off()  # the client left
+        except Exception:  # noqa: BLE001 - whatever it is, it is a bug, and the client is told
+            LOG.exception("bug", extra={"fields": {"request_id": self._record.id}})
+            return await self._finish(self._session.abort(internal_error()))
+        finally:
+            self._edge.under_way.discard(self)
+            self._session.abandon()
+            self._record.end(self._down.status)
+            if self._answer is not None:
+                self._answer.close()
+
+    def abort(self) -> None:
+        """End this request loudly, now."""
+        self._aborted = True
+        if self._task is not None:
+            self._task.cancel()
+
+    async def _drive(self) -> web.StreamResponse:
+        while True:
+            command = await self._attempt()
+            if isinstance(command, web.StreamResponse):
+                return command
+            if isinstance(command, Finish):
+                return await self._finish(command)
+            wait = command.floor_s + command.spread_s * random.random()  # noqa: S311 - jitter
+            await self._patiently(asyncio.sleep(wait), math.inf)
+
+    # --- one attempt --------------------------------------------------------------------
+
+    async def _attempt(self) -> _Next:
+        self._clocks.attempt_begins()
+        via = f"1.1 {self._edge.pseudonym}"
+        headers = to_upstream(self._client.headers.items(), via=via, stream=self._stream)
+        request = self._request
+        opening = self._edge.upstream.open(request.method, request.target, headers, self._body)
+        try:
+            self._answer = await self._patiently(opening, self._limit())
+        except UpstreamFault as broken:
+            return self._end(broken.fault, detail=broken.detail, stale=broken.stale)
+        except TimeoutError:
+            return self._end(Fault.FIRST_EVENT_TIMEOUT)
+        return await self._take_answer(self._answer)
+
+    async def _take_answer(self, answer: Answer) -> _Next:
+        good = 200 <= answer.status < 300  # noqa: PLR2004 - HTTP's numbers
+        if good and is_event_stream(answer.headers):
+            return await self._read_stream(answer)
+        if not self._stream:
+            return await self._pass_on(answer)
+        return await (self._sniff(answer) if good else self._refused(answer))
+
+    async def _refused(self, answer: Answer) -> _Next:
+        body = b""
+        if retryable_status(answer.status) or self._session.answered:
+            with contextlib.suppress(UpstreamFault):
+                body = await answer.read_head(_ERROR_BODY_BYTES, _ERROR_BODY_S)
+        end = AttemptEnd(
+            Fault.HTTP_STATUS,
+            age_s=self._clocks.age_s,
+            status=answer.status,
+            retry_after_s=answer.retry_after_s,
+            body=body,
+        )
+        command = self._decide(end)
+        if isinstance(command, Finish) and command.pass_on:
+            return await self._pass_on(answer, body)
+        return command
+
+    async def _sniff(self, answer: Answer) -> _Next:
+        """Find out whether an answer that does not call itself a stream is one all the same."""
+        data = b""
+        verdict = None
+        while verdict is None:
+            try:
+                more = await self._patiently(answer.read(), self._limit())
+            except UpstreamFault as broken:
+                return self._end(broken.fault)
+            except TimeoutError:
+                return self._end(Fault.FIRST_EVENT_TIMEOUT)
+            data += more
+            verdict = looks_like_events(data, ended=not more)
+        if verdict:
+            self._record.repaired("set_content_type")
+            return await self._read_stream(answer, data)
+        if self._session.answered:
+            return self._end(Fault.MALFORMED_EVENT, detail="the answer was no event stream")
+        return await self._pass_on(answer, data)
+
+    async def _read_stream(self, answer: Answer, data: bytes = b"") -> Open | Finish:
+        self._stream = True
+        self._record.is_stream()
+        try:
+            decoder = Decoder(answer.headers.get("Content-Encoding", ""))
+        except UnknownCodingError:
+            return self._end(Fault.MALFORMED_EVENT, detail="its compression cannot be decoded")
+        self._session.receive_head()
+        while True:
+            if data:
+                await self._take(data, decoder)
+                if self._session.settled:
+                    return self._end(None)
+            try:
+                data = await answer.read(min(self._limit(), self._due()))
+            except UpstreamFault as broken:
+                return self._end(broken.fault)
+            except TimeoutError:
+                if self._clocks.now() >= self._limit():
+                    some = self._session.data_events > 0
+                    return self._end(Fault.STALL if some else Fault.FIRST_EVENT_TIMEOUT)
+                data = b""
+                if self._clocks.now() >= self._due():
+                    await self._tick()
+                continue
+            if not data:
+                return self._end(None)
+
+    async def _take(self, data: bytes, decoder: Decoder) -> None:
+        """Give one read to the session and write at once what it returns."""
+        began, gap = time.perf_counter(), self._clocks.gap_s
+        before = self._session.data_events
+        out = b"".join([self._session.receive_data(piece) for piece in decoder.feed(data)])
+        events = self._session.data_events > before
+        if decoder.active:
+            self._record.repaired("decoded_body")
+        if events:
+            self._record.events_came(gap)
+        if self._session.settled:
+            self._unsent = out
+        elif out:
+            await self._write(out)
+            self._record.wrote(time.perf_counter() - began)
+        if events:
+            # Only now: while a slow client held us up, the upstream was not being read.
+            self._clocks.event_came()
+
+    # --- the clocks ---------------------------------------------------------------------
+
+    def _limit(self) -> float:
+        if not self._stream:
+            return math.inf
+        return self._clocks.upstream_limit(begun=self._session.data_events > 0)
+
+    def _due(self) -> float:
+        if not self._stream:
+            return math.inf
+        return self._clocks.client_due(self._down.last_write if self._down.response else None)
+
+    async def _tick(self) -> None:
+        if self._down.response is not None:
+            await self._down.write(HEARTBEAT)
+            return
+        held = self._session.commit_by_time()
+        await self._down.open_stream(self._answer, self._session.attempts)
+        if held:
+            await self._down.write(held)
+
+    async def _patiently(self, work: Coroutine[Any, Any, _T], limit: float) -> _T:
+        return await patiently(work, limit, self._due, self._tick)
+
+    # --- ends ---------------------------------------------------------------------------
+
+    async def _write(self, data: bytes) -> None:
+        if self._down.response is None:
+            await self._down.open_stream(self._answer, self._session.attempts)
+        await self._down.write(data)
+
+    def _end(self, fault: Fault | None, *, detail: str = "", stale: bool = False) -> Open | Finish:
+        end = AttemptEnd(fault, age_s=self._clocks.age_s, stale=stale, detail=detail)
+        return self._decide(end)
+
+    def _decide(self, end: AttemptEnd) -> Open | Finish:
+        command = self._session.receive_end(end, self._clocks.now())
+        self._record.note_incidents()
+        if isinstance(command, Open) and self._answer is not None:
+            self._answer.close()
+            self._answer = None
+        return command
+
+    async def _finish(self, finish: Finish) -> web.StreamResponse:
+        if finish.reply is not None and self._down.response is None:
+            return self._down.refuse(finish.reply, self._session.attempts)
+        if self._down.response is None:
+            await self._down.open_stream(self._answer, self._session.attempts)
+        # Counted before the last byte is out: who reads the end may scrape the next moment.
+        self._record.end(self._down.status)
+        response = await self._down.end(self._unsent + finish.body)
+        if self._answer is not None and self._session.settled and not self._session.failed:
+            self._edge.spawn(self._linger(self._answer))
+            self._answer = None
+        return response
+
+    async def _linger(self, answer: Answer) -> None:
+        """Read a little past the terminal event: for the connection's reuse, and to know."""
+        try:
+            await answer.read_head(_LINGER_BYTES, _LINGER_S)
+        except UpstreamFault as broken:
+            self._end(broken.fault)
+        finally:
+            answer.close()
+
+    async def _pass_on(self, answer: Answer, data: bytes = b"") -> web.StreamResponse:
+        """Give the upstream's answer to the client as it comes."""
+        await self._down.open_passing(answer, self._session.attempts)
+        if data:
+            await self._down.write(data)
+        end = AttemptEnd()
+        try:
+            while data := await answer.read():
+                await self._down.write(data)
+        except UpstreamFault as broken:
+            end = AttemptEnd(broken.fault, self._clocks.age_s, answer.status)
+        self._session.passed_on(end)
+        self._record.note_incidents()
+        self._record.end(answer.status)
+        return self._down.break_off() if end.fault else await self._down.end()

@@ -1,0 +1,235 @@
+"""The outgoing side: one pooled client session, answers read with deadlines.
+
+Knows aiohttp's client, with every default that bites a proxy set right, and holds the one
+table from foreign exceptions to faults. Must not know what is done about a fault.
+Figures and reasons: measured with aiohttp 3.14.5 on uvloop 0.23 (docs/architecture.md).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import email.utils
+import ssl
+import time
+from collections.abc import AsyncIterable
+from datetime import UTC
+from types import SimpleNamespace
+from typing import Any
+
+import aiohttp
+from multidict import CIMultiDict, CIMultiDictProxy
+from yarl import URL
+
+from proxy.core.fault import Fault
+from proxy.settings import Settings
+
+_READ_BUFSIZE = 128 * 1024
+"""aiohttp reads ahead twice this much before it pauses the upstream; a slow client costs that."""
+
+_KEEPALIVE_S = 15.0
+"""Idle connections are given up before most upstreams give them up (faults: #17)."""
+
+
+class UpstreamFault(Exception):  # noqa: N818 - a fault is the field's word
+    """An attempt that ended other than by a proper end of its body."""
+
+    def __init__(self, fault: Fault, detail: str = "", *, stale: bool = False) -> None:
+        """Name the fault; ``stale`` means that a pooled connection died before any answer."""
+        super().__init__(fault.value)
+        self.fault = fault
+        self.detail = detail
+        self.stale = stale
+
+
+class BadTargetError(Exception):
+    """A request target that cannot be sent on byte for byte."""
+
+
+class Upstream:
+    """Requests to one base URL. Keys are the client's own; nothing is stored."""
+
+    def __init__(self, settings: Settings) -> None:
+        """Prepare; must be called in the running loop."""
+        self._base = settings.upstream
+        self._origin = URL(settings.upstream).origin()
+        self.host = self._origin.host or ""
+        connector = aiohttp.TCPConnector(
+            limit=0,
+            keepalive_timeout=_KEEPALIVE_S,
+            ssl=_ssl_context(settings),
+        )
+        trace = aiohttp.TraceConfig()
+        trace.on_connection_reuseconn.append(_note_reuse)
+        wait = settings.connect_timeout_s
+        self._session = aiohttp.ClientSession(
+            connector=connector,
+            timeout=aiohttp.ClientTimeout(total=None, connect=wait, sock_connect=wait),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            auto_decompress=False,
+            trust_env=False,
+            raise_for_status=False,
+            read_bufsize=_READ_BUFSIZE,
+            trace_configs=[trace],
+            skip_auto_headers=("User-Agent", "Accept", "Accept-Encoding", "Content-Type"),
+        )
+
+    def url(self, target: str) -> URL:
+        """Return the URL for a target below the base; raises BadTargetError."""
+        text = self._base + target
+        try:
+            url = URL(text, encoded=True)
+            same = url.origin() == self._origin and str(url) == text
+        except ValueError:
+            same = False
+        if not same:
+            raise BadTargetError
+        return url
+
+    async def open(
+        self,
+        method: str,
+        target: str,
+        headers: CIMultiDict[str],
+        body: bytes | AsyncIterable[bytes] | None,
+    ) -> Answer:
+        """Send one request and return its answer with the headers read. Raises UpstreamFault."""
+        notes = SimpleNamespace(reused=False)
+        try:
+            response = await self._session.request(
+                method,
+                self.url(target),
+                headers=headers,
+                data=body or None,
+                allow_redirects=False,
+                trace_request_ctx=notes,
+            )
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            raise _fault_of(error, reused=notes.reused) from error
+        return Answer(response)
+
+    async def close(self) -> None:
+        """Close every connection."""
+        await self._session.close()
+
+
+class Answer:
+    """The upstream's answer to one attempt."""
+
+    def __init__(self, response: aiohttp.ClientResponse) -> None:
+        """Take over a response whose headers are read."""
+        self._response = response
+        connection = response.connection
+        self._protocol = connection.protocol if connection else None
+        self.status = response.status
+
+    @property
+    def headers(self) -> CIMultiDictProxy[str]:
+        """The headers, as sent."""
+        return self._response.headers
+
+    @property
+    def retry_after_s(self) -> float | None:
+        """Seconds the upstream asks to wait, or None."""
+        return retry_after(self.headers)
+
+    async def read(self, deadline: float | None = None) -> bytes:
+        """Return all bytes that are there, at least one; nothing at the proper end of the body.
+
+        Raises TimeoutError when ``deadline`` (loop time) passes first, losing nothing, and
+        UpstreamFault when the body breaks off, after all that came before was returned.
+        """
+        content = self._response.content
+        try:
+            async with asyncio.timeout_at(deadline):
+                data = await content.readany()
+        except aiohttp.ClientError:
+            # readany() raises at once, before it hands out what had come (aiohttp 3.14.5);
+            # those bytes may hold the end of the answer (faults: #15).
+            data = content._read_nowait(-1)  # noqa: SLF001 - no public way to them
+            if not data:
+                raise UpstreamFault(self._how_it_broke()) from None
+        if not data and self._was_reset():
+            # A close-delimited body ends "cleanly" even by a reset.
+            raise UpstreamFault(Fault.RESET)
+        return data
+
+    async def read_head(self, size: int, seconds: float) -> bytes:
+        """Return the body's beginning: about ``size`` bytes, or what came in so many seconds.
+
+        Raises UpstreamFault when the body breaks off.
+        """
+        data = b""
+        deadline = asyncio.get_running_loop().time() + seconds
+        with contextlib.suppress(TimeoutError):
+            while len(data) < size and (more := await self.read(deadline)):
+                data += more
+        return data
+
+    def close(self) -> None:
+        """Close the connection at once, unless the body was read to its end."""
+        self._response.close()
+
+    def _how_it_broke(self) -> Fault:
+        return Fault.RESET if self._was_reset() else Fault.CUT_BETWEEN_EVENTS
+
+    def _was_reset(self) -> bool:
+        error = self._protocol.exception() if self._protocol else None
+        return isinstance(error, OSError) and not isinstance(error, aiohttp.ServerDisconnectedError)
+
+
+def retry_after(headers: CIMultiDictProxy[str]) -> float | None:
+    """Read ``retry-after-ms`` or ``retry-after`` (seconds or date) as seconds, as SDKs do."""
+    try:
+        return max(0.0, float(headers["retry-after-ms"]) / 1000)
+    except (KeyError, ValueError):
+        pass
+    value = headers.get("retry-after", "")
+    try:
+        return max(0.0, float(value))
+    except ValueError:
+        pass
+    try:
+        when = email.utils.parsedate_to_datetime(value)
+    except (TypeError, ValueError):
+        return None
+    if when.tzinfo is None:
+        when = when.replace(tzinfo=UTC)
+    return max(0.0, when.timestamp() - time.time())
+
+
+_FAULTS: tuple[tuple[type[BaseException], Fault, str], ...] = (
+    (aiohttp.ClientConnectorCertificateError, Fault.CONNECT_ERROR, "certificate not trusted"),
+    (aiohttp.ClientConnectorSSLError, Fault.CONNECT_ERROR, "TLS handshake failed"),
+    (aiohttp.ClientConnectorDNSError, Fault.CONNECT_ERROR, "name not found"),
+    (aiohttp.ClientConnectorError, Fault.CONNECT_ERROR, "connection refused or unreachable"),
+    (aiohttp.ServerTimeoutError, Fault.CONNECT_ERROR, "connecting took too long"),
+    (TimeoutError, Fault.CONNECT_ERROR, "connecting took too long"),
+    (aiohttp.ServerDisconnectedError, Fault.RESET, "connection closed before an answer"),
+    (aiohttp.ClientOSError, Fault.RESET, "connection reset before an answer"),
+    (aiohttp.ClientResponseError, Fault.RESET, "the answer was not HTTP"),
+    (aiohttp.ClientError, Fault.RESET, "no answer"),
+    (OSError, Fault.CONNECT_ERROR, "no connection"),
+)
+"""The one table from exceptions to faults; the first match counts."""
+
+
+def _fault_of(error: BaseException, *, reused: bool) -> UpstreamFault:
+    for kind, fault, detail in _FAULTS:
+        if isinstance(error, kind):
+            died = isinstance(
+                error, aiohttp.ServerDisconnectedError | ConnectionResetError | OSError
+            )
+            return UpstreamFault(fault, detail, stale=reused and died and fault is Fault.RESET)
+    raise error
+
+
+async def _note_reuse(_session: aiohttp.ClientSession, context: Any, _params: object) -> None:
+    context.trace_request_ctx.reused = True
+
+
+def _ssl_context(settings: Settings) -> ssl.SSLContext:
+    bundle = settings.ca_bundle
+    context = ssl.create_default_context(cafile=str(bundle) if bundle else None)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    return context

@@ -1,0 +1,150 @@
+"""What the tests share: the streams, and short ways to write events, requests and sessions.
+
+Knows the core's outside. Nothing here decides what is right: that is for the tests.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import re
+from collections.abc import Iterator
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+from hypothesis import settings
+
+from proxy.core.budget import RetryBudget
+from proxy.core.policy import Policy
+from proxy.core.request import Request
+from proxy.core.session import StreamSession
+
+settings.register_profile("proxy", deadline=None, derandomize=True, max_examples=300)
+settings.load_profile("proxy")
+
+HERE = Path(__file__).parent
+STREAMS = {path.stem: path.read_bytes() for path in sorted((HERE / "streams").glob("*.sse"))}
+"""The invented streams of ``tests/streams``."""
+
+RECORDED = HERE.parent.parent / "shared" / "streams"
+"""Real recorded streams. They live beside the project, not in it, and may be absent."""
+
+DONE = b"data: [DONE]\n\n"
+
+_TARGETS = {
+    "chat": "/chat/completions",
+    "completions": "/completions",
+    "responses": "/responses",
+    "images": "/images/generations",
+    "audio": "/audio/speech",
+    "threads": "/threads/thread_15/runs",
+    "other": "/harbour/progress",
+}
+FAMILIES = tuple(_TARGETS)
+
+_FIELDS: dict[str, dict[str, Any]] = {
+    "chat-n2": {"n": 2},
+    "responses-background": {"background": True},
+}
+
+_CANONICAL = re.compile(rb"(?:event: ([^\r\n]+)\n)?data: ([^\r\n]+)\n\n")
+
+
+def ask(family: str = "chat", *, recovery: bool = True, **fields: Any) -> Request:
+    """Make a POST request to an endpoint family; ``fields`` go into its JSON body."""
+    body = json.dumps({"model": "m", "stream": True, **fields}).encode()
+    return Request("POST", _TARGETS[family], body, recovery=recovery)
+
+
+def ask_for(stream: str) -> Request:
+    """Make the request that one of the invented streams answers."""
+    return ask(stream.partition("-")[0], **_FIELDS.get(stream, {}))
+
+
+def start(
+    request: Request | None = None, *, budget: RetryBudget | None = None, **limits: Any
+) -> StreamSession:
+    """Begin a session whose first attempt was answered with a 200."""
+    session = begin(request, budget=budget, **limits)
+    session.receive_head()
+    return session
+
+
+def begin(
+    request: Request | None = None, *, budget: RetryBudget | None = None, **limits: Any
+) -> StreamSession:
+    """Begin a session; nothing was answered yet."""
+    return StreamSession(request or ask(), Policy(**limits), budget or RetryBudget(0.2, 1.0))
+
+
+def sse(*payloads: Any, name: str = "") -> bytes:
+    """Write payloads as events; a string or bytes is taken as it is, the rest is JSON."""
+    first = f"event: {name}\n".encode() if name else b""
+    return b"".join(b"%bdata: %b\n\n" % (first, raw(payload)) for payload in payloads)
+
+
+def raw(payload: Any) -> bytes:
+    """Encode one payload as compact JSON, unless it is text already."""
+    if isinstance(payload, bytes):
+        return payload
+    return (payload if isinstance(payload, str) else json.dumps(payload)).encode()
+
+
+def chunk(*, index: int = 0, finish: str | None = None, **delta: Any) -> dict[str, Any]:
+    """Make a chat chunk with one choice."""
+    choice = {"index": index, "delta": delta, "finish_reason": finish}
+    return {"id": "chatcmpl-1", "created": 1, "model": "m", "choices": [choice]}
+
+
+def lifecycle(event: str, number: int, response: str = "resp_1", **fields: Any) -> dict[str, Any]:
+    """Make a Responses lifecycle event."""
+    inner = {"id": response, "object": "response", "created_at": 7, "output": [], **fields}
+    return {"type": f"response.{event}", "sequence_number": number, "response": inner}
+
+
+def spoken(number: int, delta: str = "Hi") -> dict[str, Any]:
+    """Make a Responses text delta."""
+    at = {"item_id": "msg_1", "output_index": 0, "content_index": 0}
+    return {"type": "response.output_text.delta", **at, "delta": delta, "sequence_number": number}
+
+
+def whole_events(output: bytes) -> list[tuple[bytes, bytes]]:
+    """Read what a client was given, and prove on the way that it is canonical and whole.
+
+    Returns name and data of each event.
+    """
+    found: list[tuple[bytes, bytes]] = []
+    at = 0
+    while at < len(output):
+        event = _CANONICAL.match(output, at)
+        assert event is not None, f"not canonical at {at}: {output[at : at + 80]!r}"
+        name, data = event.group(1) or b"", event.group(2)
+        if data != b"[DONE]":
+            json.loads(data.decode())
+        found.append((name, data))
+        at = event.end()
+    return found
+
+
+def payloads(output: bytes) -> list[Any]:
+    """Return the parsed data of whole events; ``[DONE]`` stays a string."""
+    texts = [data for _, data in whole_events(output)]
+    return ["[DONE]" if text == b"[DONE]" else json.loads(text) for text in texts]
+
+
+def bytewise(body: bytes) -> Iterator[bytes]:
+    """Cut a body into reads of one byte."""
+    return (body[at : at + 1] for at in range(len(body)))
+
+
+def cut_at(body: bytes, *places: int) -> list[bytes]:
+    """Cut a body into reads at the given places."""
+    edges = [0, *sorted(min(place, len(body)) for place in places), len(body)]
+    return [body[a:b] for a, b in pairwise(edges)]
+
+
+def cut_randomly(body: bytes, seed: int, cuts: int = 3) -> list[bytes]:
+    """Cut a body into a few reads; the same seed gives the same reads."""
+    chance = random.Random(seed)  # noqa: S311 - it chooses test cases
+    return cut_at(body, *(chance.randint(0, len(body)) for _ in range(cuts)))
