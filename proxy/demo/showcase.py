@@ -10,7 +10,9 @@ import asyncio
 import contextlib
 import importlib.util
 import itertools
+import os
 import signal
+import sys
 import time
 from collections.abc import Coroutine
 from dataclasses import dataclass
@@ -110,8 +112,11 @@ def _guarded(main: Coroutine[None, None, int]) -> int:
         render.say(f"The demonstration could not start: {error}")
         return 1
     except (KeyboardInterrupt, asyncio.CancelledError):
-        render.say()
         return 130
+    except BrokenPipeError:
+        # Whoever read the output is gone; the flush at exit must not complain about it again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
 
 
 async def _until_signal(main: Coroutine[None, None, int]) -> int:

@@ -31,7 +31,7 @@ def read(grammar: ChatGrammar, *payloads: Any, name: bytes = b"") -> Kind:
     return [grammar.read(Event(name, raw(payload))) for payload in payloads][-1]
 
 
-# --- content ---------------------------------------------------------------------------------
+# --- content ---
 
 CONTENT = {
     "content": {"content": "Hi"},
@@ -104,7 +104,7 @@ def test_what_cannot_be_looked_into_counts_as_content() -> None:
     assert fresh().has_content(Event(b"", DEEP))
 
 
-# --- completeness ----------------------------------------------------------------------------
+# --- completeness ---
 
 
 def test_a_choice_with_its_finish_reason_and_done_is_complete() -> None:
@@ -179,7 +179,7 @@ def test_text_that_contains_the_thing_is_not_the_thing(text: str) -> None:
     assert not grammar.whole(clean=True)
 
 
-# --- errors ------------------------------------------------------------------------------------
+# --- errors ---
 
 ERRORS: dict[str, tuple[Any, bool]] = {
     "object": ({"error": {"message": "m"}}, True),
@@ -225,7 +225,7 @@ def test_the_error_event_is_one_object_without_a_name() -> None:
     assert json.loads(event.data) == {"error": {**told, "retryable": True}}
 
 
-# --- what the strict decoder refuses --------------------------------------------------------------
+# --- what the strict decoder refuses ---
 
 
 @pytest.mark.parametrize("data", [b"{", b"hello", b'{"a":1}x', b"\xff", b"", b'{"a":"\x01"}'])
@@ -281,7 +281,7 @@ def test_usage_is_the_last_one_seen_as_it_came() -> None:
     assert grammar.usage == b'{"total_tokens": 3}'
 
 
-# --- joining on to another attempt's openers -----------------------------------------------------
+# --- joining on to another attempt's openers ---
 
 
 def following(*given: Any, **fields: Any) -> ChatGrammar:
@@ -361,7 +361,7 @@ def test_what_has_no_identity_passes_unchanged(data: bytes) -> None:
     "opener",
     [
         5,
-        "id",
+        b'"id"',
         ["id"],
         {"choices": [{"delta": "role"}]},
         {"choices": [{"index": [], "delta": {"role": "assistant"}}]},

@@ -95,7 +95,7 @@ def test_an_event_has_the_type_that_it_names_and_no_other(reads: str) -> None:
     assert read_all(body, reads) == [(b"test", b"x"), (b"", b"x"), (b"", b"data")]
 
 
-# --- lines ---------------------------------------------------------------------------------
+# --- lines ---
 
 
 @CUTS
@@ -144,7 +144,7 @@ def test_line_ends_are_counted_once_a_body() -> None:
     assert reader.repairs == {"line_ends": 1}
 
 
-# --- byte order mark -------------------------------------------------------------------------
+# --- byte order mark ---
 
 
 @pytest.mark.parametrize("cut", range(5))
@@ -175,7 +175,7 @@ def test_a_body_of_half_a_bom_is_pending() -> None:
     assert reader.splitter.close() is None
 
 
-# --- fields ----------------------------------------------------------------------------------
+# --- fields ---
 
 
 @CUTS
@@ -242,7 +242,7 @@ def test_a_bare_line_that_is_no_object_is_ignored(line: bytes) -> None:
     assert data_of(line + b"\ndata: 1\n\n") == [b"1"]
 
 
-# --- events without data -----------------------------------------------------------------------
+# --- events without data ---
 
 
 @CUTS
@@ -297,7 +297,7 @@ def test_a_dangling_name_is_given_once_and_the_last_one_wins() -> None:
     assert found == [(b"b", b'{"type":"b"}'), (b"", b'{"type":"b"}')]
 
 
-# --- events and reads ----------------------------------------------------------------------------
+# --- events and reads ---
 
 
 @pytest.mark.parametrize("name", STREAMS)
@@ -346,7 +346,7 @@ def test_canonical_form_is_event_data_blank_line() -> None:
     assert Event(b"a", b"{}").encode() == b"event: a\ndata: {}\n\n"
 
 
-# --- the cap -------------------------------------------------------------------------------------
+# --- the cap ---
 
 AT_CAP = b"data: 1234"  # ten bytes, the cap of the tests below
 
@@ -396,7 +396,7 @@ def test_an_event_that_comes_in_many_reads_is_joined_once() -> None:
     assert reader.splitter._fragments == []
 
 
-# --- any cutting ---------------------------------------------------------------------------------
+# --- any cutting ---
 
 _PLAIN = [
     *(b"data: ", b"data:", b"data", b"event: a", b"event: ", b"id: 1", b"retry: 5", b": c", b":"),

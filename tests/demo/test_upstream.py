@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import AsyncIterator
 
@@ -237,11 +238,12 @@ async def test_what_is_no_request_ends_its_connection(
 
 async def test_leaving_the_upstream_closes_what_is_open() -> None:
     """No connection outlives it, whatever it was doing."""
-    async with MisbehavingUpstream() as upstream:
-        upstream.script("m", sse(end="hold"))
-        client = await connected(upstream).__aenter__()
-        await client.post("m")
-        await client.head()
-    assert upstream.open_connections == 0
-    assert (await client.rest())[0] == b""
-    await client.leave()
+    async with contextlib.AsyncExitStack() as stack:
+        async with MisbehavingUpstream() as upstream:
+            upstream.script("m", sse(end="hold"))
+            client = await stack.enter_async_context(connected(upstream))
+            await client.post("m")
+            await client.head()
+        assert upstream.open_connections == 0
+        assert (await client.rest())[0] == b""
+        assert not upstream.connections[0].closed_by_peer

@@ -1,0 +1,106 @@
+"""The request: the few fields that decide how its stream is read and whether it may repeat."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from proxy.core.request import Request
+
+
+def post(body: bytes | None, target: str = "/chat/completions") -> Request:
+    """Make a POST request."""
+    return Request("POST", target, body)
+
+
+@pytest.mark.parametrize(
+    ("body", "asked"),
+    [
+        ({"stream": True}, True),
+        ({"stream": False}, False),
+        ({"stream": None}, False),
+        ({"stream": "true"}, False),
+        ({"stream": 1}, False),
+        ({}, False),
+        ({"stream_format": "sse"}, True),
+        ({"stream_format": "audio"}, False),
+        ({"messages": [{"content": '"stream":true'}]}, False),
+        ([{"stream": True}], False),
+    ],
+    ids=str,
+)
+def test_a_post_asks_for_a_stream_in_its_json(body: Any, asked: bool) -> None:  # noqa: FBT001
+    """``stream`` is true, or speech is asked for as events (protocol: A.1)."""
+    assert post(json.dumps(body).encode()).asks_stream is asked
+
+
+@pytest.mark.parametrize(
+    ("target", "asked"),
+    [
+        ("/responses/resp_1?stream=true", True),
+        ("/responses/resp_1?starting_after=4&stream=TRUE", True),
+        ("/responses/resp_1?stream=true&stream=false", False),
+        ("/responses/resp_1?stream=false", False),
+        ("/responses/resp_1?stream", False),
+        ("/responses/resp_1", False),
+        ("/models?x=stream=true", False),
+        ("//[?stream=true", True),
+        ("?stream=true?", False),
+    ],
+)
+def test_a_get_asks_for_a_stream_in_its_query(target: str, asked: bool) -> None:  # noqa: FBT001
+    """Any target can be asked, however odd."""
+    assert Request("GET", target).asks_stream is asked
+
+
+def test_the_path_is_the_target_without_its_query() -> None:
+    """Byte for byte."""
+    assert post(b"", "/a%20b/c?x=/y?z").path == "/a%20b/c"
+    assert post(b"", "/a").path == "/a"
+
+
+@pytest.mark.parametrize(
+    ("n", "choices"),
+    [(1, 1), (3, 3), (128, 128), (129, 1), (0, 1), (-2, 1), (None, 1), ("2", 1), (2.0, 1)],
+)
+def test_the_number_of_choices_is_believed_up_to_the_ceiling(n: Any, choices: int) -> None:
+    """Anything else is one choice: the upstream will refuse it anyway."""
+    assert post(json.dumps({"n": n}).encode()).choices == choices
+
+
+def test_the_fields_that_decide_about_recovery() -> None:
+    """A response is stored unless it says no, and in the foreground unless it says so."""
+    plain, asked = post(b"{}"), post(b'{"background":true,"store":false,"model":"gpt-x"}')
+    assert (plain.background, plain.stored, plain.model) == (False, True, "")
+    assert (asked.background, asked.stored, asked.model) == (True, False, "gpt-x")
+    odd = post(b'{"background":"true","store":null,"model":5}')
+    assert (odd.background, odd.stored, odd.model) == (False, True, "")
+
+
+@pytest.mark.parametrize(
+    "body", [b'{"stream":true,"x":NaN}', b'{"stream":true,"x":"\\ud800"}', b' {"stream":true}\n']
+)
+def test_what_the_sdks_can_send_is_read(body: bytes) -> None:
+    """NaN and lone surrogates are legal to Python's encoder."""
+    request = post(body)
+    assert request.asks_stream
+    assert request.stored
+
+
+@pytest.mark.parametrize(
+    "body", [b"", None, b"{", b"\xff", b"[NaN]", b'{"stream":true}x', b'{"x":' + b"[" * 100_000]
+)
+def test_a_body_that_cannot_be_read_asks_for_nothing(body: bytes | None) -> None:
+    """The upstream will say what is wrong with it."""
+    request = post(body)
+    assert not request.asks_stream
+    assert request.choices == 1
+
+
+def test_only_an_upload_cannot_be_repeated() -> None:
+    """It streams through and is not kept; known before the first attempt."""
+    assert not post(None).replayable
+    assert post(b"").replayable
+    assert post(b"{}").replayable
