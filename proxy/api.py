@@ -11,13 +11,23 @@ from proxy.core.errors import Reply, error_reply
 from proxy.core.request import Request
 from proxy.edge import Edge
 from proxy.gate import Gate
+from proxy.metrics import code_label
 from proxy.relay import Relay
 from proxy.replies import error_response
+from proxy.settings import base_url
 from proxy.upstream import BadTargetError
 
 _BASE = "/v1"
 _LOOP = 508
 _KIND = "invalid_request_error"
+
+
+class _RefusedError(Exception):
+    """A request that is not let in."""
+
+    def __init__(self, reply: Reply) -> None:
+        super().__init__(reply.status)
+        self.reply = reply
 
 
 class Api:
@@ -32,26 +42,35 @@ class Api:
 
     async def handle(self, client: web.BaseRequest) -> web.StreamResponse:
         """Serve one request."""
-        refusal = self._gate.refuse(client) or self._refuse(client)
         cors = self._gate.cors(client)
+        try:
+            self._admit(client)
+            if client.method == "OPTIONS" and "Access-Control-Request-Method" in client.headers:
+                return web.Response(status=204, headers=cors)
+            request = await self._request(client)
+        except _RefusedError as refused:
+            response = error_response(refused.reply, cors)
+            self._edge.metrics.requests.labels("other", code_label(refused.reply.status)).inc()
+            # The body may not be read; what is left of it must not become the next request.
+            response.force_close()
+            return response
+        body = client.content if request.body is None else request.body
+        return await Relay(self._edge, client, request, body, cors).run()
+
+    def _admit(self, client: web.BaseRequest) -> None:
+        refusal = self._gate.refuse(client) or self._refuse(client)
         if refusal is not None:
-            return self._refused(refusal, cors)
-        if client.method == "OPTIONS" and "Access-Control-Request-Method" in client.headers:
-            return web.Response(status=204, headers=cors)
+            raise _RefusedError(refusal)
+
+    async def _request(self, client: web.BaseRequest) -> Request:
         target = client.raw_path[len(_BASE) :]
         try:
             self._edge.upstream.url(target)
         except BadTargetError:
-            return self._refused(error_reply(400, "bad_request", _BAD_TARGET, _KIND), cors)
+            raise _RefusedError(error_reply(400, "bad_request", _BAD_TARGET, _KIND)) from None
         recovery = client.headers.get("X-Wholestream-Recovery", "").strip().lower() != "off"
-        if _is_upload(client):
-            request = Request(client.method, target, None, recovery)
-            return await Relay(self._edge, client, request, client.content, cors).run()
-        body = await self._read(client)
-        if body is None:
-            return self._refused(_too_large(self._edge.settings.max_request_bytes), cors)
-        request = Request(client.method, target, body, recovery)
-        return await Relay(self._edge, client, request, body, cors).run()
+        body = None if _is_upload(client) else await self._read(client)
+        return Request(client.method, target, body, recovery)
 
     def _refuse(self, client: web.BaseRequest) -> Reply | None:
         if self._edge.closed:
@@ -59,36 +78,33 @@ class Api:
             return Reply(503, error_reply(503, "overloaded", text).body, True, 1)  # noqa: FBT003
         path = client.raw_path.partition("?")[0]
         if path != _BASE and not path.startswith(_BASE + "/"):
-            settings = self._edge.settings
-            host = settings.host if ":" not in settings.host else f"[{settings.host}]"
-            text = f"Nothing is served here. Set OPENAI_BASE_URL=http://{host}:{self.port}/v1"
+            base = base_url(self._edge.settings.host, self.port)
+            text = f"Nothing is served here. Set OPENAI_BASE_URL={base}/v1"
             return error_reply(404, "not_found", text, _KIND)
         if self._edge.pseudonym in client.headers.get("Via", ""):
             text = "The request came back to this proxy. Point the setting upstream elsewhere."
             return error_reply(_LOOP, "loop_detected", text, _KIND)
         return None
 
-    async def _read(self, client: web.BaseRequest) -> bytes | None:
-        """Read a body that may have to be sent again; None when it is too large."""
+    async def _read(self, client: web.BaseRequest) -> bytes:
+        """Read a body that may have to be sent again."""
         cap = self._edge.settings.max_request_bytes
         if (client.content_length or 0) > cap:
-            return None
+            raise _RefusedError(_too_large(cap))
         parts: list[bytes] = []
         size = 0
-        while part := await client.content.readany():
-            parts.append(part)
-            size += len(part)
-            if size > cap:
-                return None
+        try:
+            while part := await client.content.readany():
+                parts.append(part)
+                size += len(part)
+                if size > cap:
+                    raise _RefusedError(_too_large(cap))
+        except web.RequestPayloadError:
+            raise _RefusedError(error_reply(400, "bad_request", _BAD_BODY, _KIND)) from None
         return b"".join(parts)
 
-    def _refused(self, reply: Reply, cors: dict[str, str]) -> web.Response:
-        response = error_response(reply, cors)
-        # The body may not be read; what is left of it must not become the next request.
-        response.force_close()
-        return response
 
-
+_BAD_BODY = "The request body is not complete, or not valid HTTP."
 _BAD_TARGET = "The request target cannot be sent on byte for byte."
 
 

@@ -22,7 +22,7 @@ from proxy.edge import Edge
 from proxy.gate import Gate
 from proxy.logs import LOG
 from proxy.server import Handler, QuietServer
-from proxy.settings import WILDCARDS, Settings, SettingsError
+from proxy.settings import WILDCARDS, Settings, SettingsError, base_url
 from proxy.version import __version__
 
 _SAY_EVERY_S = 5.0
@@ -176,13 +176,6 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
     import uvloop  # noqa: PLC0415 - not to be had on Windows
 
     return uvloop.new_event_loop
-
-
-def base_url(host: str, port: int) -> str:
-    """Return the URL a client on this machine would use."""
-    if host in WILDCARDS:
-        host = "127.0.0.1"
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
 def describe(app: App) -> dict[str, str]:

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from proxy.logs import LOG, set_up
-from proxy.settings import Settings, SettingsError, load
+from proxy.settings import Settings, SettingsError, base_url, load
 from proxy.version import __version__
 
 _USAGE = 2
@@ -95,8 +95,6 @@ def _toml(value: Any) -> str:
 
 
 def _healthcheck(settings: Settings) -> int:
-    from proxy.app import base_url  # noqa: PLC0415 - the server is not needed elsewhere
-
     address = base_url(settings.admin_host, settings.admin_port).removeprefix("http://")
     connection = http.client.HTTPConnection(address, timeout=3)
     try:

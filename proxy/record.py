@@ -10,6 +10,7 @@ import secrets
 from collections.abc import Callable
 
 from aiohttp import web
+from prometheus_client import Histogram
 
 from proxy.core.fault import Incident, IncidentOutcome
 from proxy.core.grammars import endpoint_of
@@ -47,6 +48,7 @@ class Record:
         self._over = False
         self._noted = 0
         self._events = False
+        self._chunks: Histogram | None = None
         self._fault_at: float | None = None
         self._repairs: set[str] = set()
         self._gaps = edge.metrics.event_gap.labels(self.endpoint)
@@ -69,11 +71,13 @@ class Record:
         if self._fault_at is not None:
             metrics.recovery.labels(self.endpoint).observe(now - self._fault_at)
             self._fault_at = None
-        if self._events:
+        if self._chunks is not None:
             self._gaps.observe(gap)
-            metrics.gen_ai_chunk.labels(*self._semconv()).observe(gap)
+            self._chunks.observe(gap)
             return
         self._events = True
+        # Found once a stream, not once an event: a look-up costs more than the observation.
+        self._chunks = metrics.gen_ai_chunk.labels(*self._semconv())
         waited = now - self._started
         metrics.first_event.labels(self.endpoint).observe(waited)
         metrics.gen_ai_first.labels(*self._semconv()).observe(waited)

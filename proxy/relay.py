@@ -264,8 +264,11 @@ class Relay:
         return command
 
     async def _finish(self, finish: Finish) -> web.StreamResponse:
-        if finish.reply is not None and self._down.response is None:
-            return self._down.refuse(finish.reply, self._session.attempts)
+        if finish.reply is not None:
+            if self._down.response is None:
+                return self._down.refuse(finish.reply, self._session.attempts)
+            # An answer that is no stream is half passed on; a clean end would call it whole.
+            return self._down.break_off()
         if self._down.response is None:
             await self._down.open_stream(self._answer, self._session.attempts)
         # Counted before the last byte is out: who reads the end may scrape the next moment.

@@ -203,6 +203,13 @@ def load(flags: Mapping[str, Any], path: str | None = None) -> tuple[Settings, l
         _file.reset(token)
 
 
+def base_url(host: str, port: int) -> str:
+    """Return the URL a client on this machine would use."""
+    if host in WILDCARDS:
+        host = "127.0.0.1"
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
 def _read_file(path: str) -> dict[str, Any]:
     try:
         values = tomllib.loads(Path(path).read_text(encoding="utf-8"))

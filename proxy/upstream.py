@@ -174,7 +174,7 @@ class Answer:
         return Fault.RESET if self._was_reset() else Fault.CUT_BETWEEN_EVENTS
 
     def _was_reset(self) -> bool:
-        error = self._protocol.exception() if self._protocol else None
+        error = None if self._protocol is None else self._protocol.exception()
         return isinstance(error, OSError) and not isinstance(error, aiohttp.ServerDisconnectedError)
 
 

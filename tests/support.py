@@ -16,6 +16,8 @@ from typing import Any
 from hypothesis import settings
 
 from proxy.core.budget import RetryBudget
+from proxy.core.commands import Finish, Open
+from proxy.core.fault import AttemptEnd, Fault, IncidentOutcome, Phase
 from proxy.core.policy import Policy
 from proxy.core.request import Request
 from proxy.core.session import StreamSession
@@ -107,6 +109,49 @@ def spoken(number: int, delta: str = "Hi") -> dict[str, Any]:
     """Make a Responses text delta."""
     at = {"item_id": "msg_1", "output_index": 0, "content_index": 0}
     return {"type": "response.output_text.delta", **at, "delta": delta, "sequence_number": number}
+
+
+ROLE, HI, STOP = chunk(role="assistant", content=""), chunk(content="Hi"), chunk(finish="stop")
+ANSWER = sse(ROLE, HI, STOP) + DONE
+"""A small chat answer, and the three chunks that it is made of."""
+
+CREATED, RUNNING = lifecycle("created", 0), lifecycle("in_progress", 1)
+"""The openers of a small response."""
+
+CLEAN = AttemptEnd()
+CUT = AttemptEnd(Fault.CUT_BETWEEN_EVENTS)
+RESET = AttemptEnd(Fault.RESET)
+
+
+def feed(session: StreamSession, *reads: bytes) -> bytes:
+    """Feed reads, return all that goes to the client."""
+    return b"".join([session.receive_data(read) for read in reads])
+
+
+def fail(session: StreamSession, end: AttemptEnd = RESET) -> Open:
+    """End an attempt that must be followed by another one, and answer that with a 200."""
+    command = session.receive_end(end, 0.0)
+    assert isinstance(command, Open)
+    session.receive_head()
+    return command
+
+
+def finish(session: StreamSession, end: AttemptEnd = CLEAN) -> Finish:
+    """End the last attempt."""
+    command = session.receive_end(end, 0.0)
+    assert isinstance(command, Finish)
+    return command
+
+
+def told(command: Finish) -> Any:
+    """Return the error object of a reply."""
+    assert command.reply is not None
+    return json.loads(command.reply.body)["error"]
+
+
+def facts(session: StreamSession) -> list[tuple[Fault, Phase, IncidentOutcome]]:
+    """Return what was counted of each incident."""
+    return [(i.fault, i.phase, i.outcome) for i in session.report().incidents]
 
 
 def whole_events(output: bytes) -> list[tuple[bytes, bytes]]:

@@ -41,6 +41,7 @@ class Attempt:
         self.terminal = False
         self.fault: Fault | None = None
         self.error_event: Event | None = None
+        self.closed = False
         self.partial = False
         """Whether the body stopped inside an event; known after ``close``."""
         self.tail = b""
@@ -74,6 +75,7 @@ class Attempt:
         After a clean end that is any event with whole JSON data; after a broken one only a
         terminal event (faults: #21).
         """
+        self.closed = True
         events: list[Event] = []
         pending = self._splitter.pending
         if not pending or self.settled:

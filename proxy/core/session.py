@@ -117,7 +117,8 @@ class StreamSession:
             self._journal.content = True
             self._recovered("success")
             return self._flush() + self._journal.give(event.encode())
-        if self.answered and self.state is State.OPENING:
+        # An opener that lacks its blank line comes at the end, where an attempt may yet follow.
+        if self.answered and self.state is State.OPENING and not self._attempt.closed:
             self._journal.openers.append(event)
             return self._journal.give(event.encode())
         self._held.append(event)
@@ -186,9 +187,9 @@ class StreamSession:
             return self._follow(plan, fault)
         self._go(Signal.GIVE_UP)
         if self.answered:
-            return Finish(
-                body + self._tell(error or own_error(fault, end.detail, self._journal.events))
-            )
+            body += self._flush()  # the numbers of openers still held are taken
+            error = error or own_error(fault, end.detail, self._journal.events)
+            return Finish(body + self._tell(error))
         if fault is Fault.HTTP_STATUS:
             return Finish(pass_on=True)
         if error is not None:
@@ -223,8 +224,7 @@ class StreamSession:
             events = [attempt.error_event]
         else:
             events = attempt.grammar.error_events(error, retryable=error.transient)
-        # Openers still held go first: their sequence numbers are taken.
-        return self._flush() + self._encode(events)
+        return self._encode(events)
 
     # --- ends that are not the upstream's -----------------------------------------------
 

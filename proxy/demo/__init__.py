@@ -1,1 +1,19 @@
-"""The embedded misbehaving upstream and the demonstration that runs on it."""
+"""The embedded misbehaving upstream and the demonstration that runs on it.
+
+::
+
+    answers            the vocabulary: what was asked, what one answer puts on the wire
+    bodies             healthy streams and JSON answers
+    misbehaviour       ways to break them
+    scenario           what a scenario is
+    scenarios          the table: SCENARIOS, from scenarios_broken and scenarios_mended
+    wire               HTTP/1.1 by hand
+    upstream           MisbehavingUpstream, which tests use as well
+    seen               what an application saw, and whether that is as it should be
+    application        the openai SDK; the one module that imports it
+    child              the real proxy as a child process
+    render, showcase   the demonstration
+
+Nothing here knows the proxy's inside: the demonstration is a judge, and starts the proxy as a
+user would.
+"""

@@ -95,14 +95,16 @@ async def _wait_ready(
 async def _stop(process: asyncio.subprocess.Process) -> None:
     if process.returncode is not None:
         return
+    process.terminate()
     try:
-        process.terminate()
-        async with asyncio.timeout(STOP_S):
-            await process.wait()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(STOP_S):
+                await process.wait()
     finally:
         # Also when this very wait is cancelled: the child must not stay behind.
         if process.returncode is None:
             process.kill()
+            await process.wait()
 
 
 def _get(port: int, path: str) -> tuple[int, str]:

@@ -214,7 +214,7 @@ def _invitation(upstream: MisbehavingUpstream, child: Child) -> list[str]:
         f"export OPENAI_BASE_URL={child.base_url} OPENAI_API_KEY=demo-key",
         "",
         f"metrics     {child.admin_url}/metrics",
-        f"inspector   {child.admin_url}/inspector",
+        f"incidents   {child.admin_url}/api/incidents",
         f"upstream    {upstream.base_url}   (without the proxy)",
         f"scenarios   {child.base_url}/models   (ask for one as the model)",
         "",

@@ -297,6 +297,19 @@ def test_done_leaves_in_its_one_form(form: str) -> None:
     assert (mended.data[-1], mended.repairs) == (b"[DONE]", {"done_form": 1})
 
 
+@pytest.mark.parametrize("family", ["chat", "other"])
+def test_a_bare_done_gets_its_brackets(family: str) -> None:
+    """Some servers forget them (faults: #60)."""
+    mended = Mended(sse(chunk(finish="stop"), "DONE"), family)
+    assert (mended.data[-1], mended.repairs) == (b"[DONE]", {"done_form": 1})
+
+
+@pytest.mark.parametrize("data", ["done", "DONE.", "DONE DONE"])
+def test_what_only_resembles_done_is_not_it(data: str) -> None:
+    """A guess here would be a success that nobody gave."""
+    assert Mended(sse(chunk(finish="stop"), data), "chat").fault is Fault.MALFORMED_EVENT
+
+
 def test_done_on_a_responses_stream_is_dropped() -> None:
     """It broke copilot-api#338."""
     mended = Mended(sse({"type": "keepalive"}, "[DONE]"), "responses")

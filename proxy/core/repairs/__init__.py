@@ -13,7 +13,13 @@ import json
 from collections.abc import Callable
 
 from proxy.core.repairs.text import escape_controls, escape_separators, replace_utf8
-from proxy.core.repairs.values import drop_keepalive, join_lines, split_values, strip_prefix
+from proxy.core.repairs.values import (
+    bare_done,
+    drop_keepalive,
+    join_lines,
+    split_values,
+    strip_prefix,
+)
 from proxy.core.sse import Event
 
 __all__ = ["REPAIRS", "TEXT_REPAIRS", "clean_text", "mend"]
@@ -26,6 +32,7 @@ TEXT_REPAIRS: dict[str, Callable[[bytes], bytes | None]] = {
 
 REPAIRS: dict[str, Callable[[bytes], list[bytes] | None]] = {
     "dropped_comment": drop_keepalive,
+    "done_form": bare_done,
     "data_prefix": strip_prefix,
     "joined_lines": join_lines,
     "split_events": split_values,

@@ -20,6 +20,11 @@ def drop_keepalive(data: bytes) -> list[bytes] | None:
     return [] if data.startswith(b":") and b"\n" not in data else None
 
 
+def bare_done(data: bytes) -> list[bytes] | None:
+    """Put the brackets around a bare ``DONE`` (faults: #60)."""
+    return [DONE] if data.strip() == b"DONE" else None
+
+
 def strip_prefix(data: bytes) -> list[bytes] | None:
     """Take off a second ``data:`` in front of JSON or ``[DONE]`` (faults: #50)."""
     rest = _PREFIXES.sub(b"", data, count=1)
