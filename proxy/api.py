@@ -5,7 +5,7 @@ Knows the paths that are served and the caps on bodies. Must not know streams.
 
 from __future__ import annotations
 
-from aiohttp import web
+from aiohttp import HttpVersion11, web
 
 from proxy.core.errors import Reply, error_reply
 from proxy.core.request import Request
@@ -13,7 +13,7 @@ from proxy.edge import Edge
 from proxy.gate import Gate
 from proxy.metrics import code_label
 from proxy.relay import Relay
-from proxy.replies import error_response
+from proxy.replies import SERVER, error_response
 from proxy.settings import base_url
 from proxy.upstream import BadTargetError
 
@@ -46,7 +46,7 @@ class Api:
         try:
             self._admit(client)
             if client.method == "OPTIONS" and "Access-Control-Request-Method" in client.headers:
-                return web.Response(status=204, headers=cors)
+                return web.Response(status=204, headers={"Server": SERVER, **cors})
             request = await self._request(client)
         except _RefusedError as refused:
             response = error_response(refused.reply, cors)
@@ -69,8 +69,10 @@ class Api:
         except BadTargetError:
             raise _RefusedError(error_reply(400, "bad_request", _BAD_TARGET, _KIND)) from None
         recovery = client.headers.get("X-Wholestream-Recovery", "").strip().lower() != "off"
-        body = None if _is_upload(client) else await self._read(client)
-        return Request(client.method, target, body, recovery)
+        if _is_upload(client):
+            await _invite(client)
+            return Request(client.method, target, None, recovery)
+        return Request(client.method, target, await self._read(client), recovery)
 
     def _refuse(self, client: web.BaseRequest) -> Reply | None:
         if self._edge.closed:
@@ -81,7 +83,7 @@ class Api:
             base = base_url(self._edge.settings.host, self.port)
             text = f"Nothing is served here. Set OPENAI_BASE_URL={base}/v1"
             return error_reply(404, "not_found", text, _KIND)
-        if self._edge.pseudonym in client.headers.get("Via", ""):
+        if any(self._edge.pseudonym in via for via in client.headers.getall("Via", ())):
             text = "The request came back to this proxy. Point the setting upstream elsewhere."
             return error_reply(_LOOP, "loop_detected", text, _KIND)
         return None
@@ -91,6 +93,7 @@ class Api:
         cap = self._edge.settings.max_request_bytes
         if (client.content_length or 0) > cap:
             raise _RefusedError(_too_large(cap))
+        await _invite(client)
         parts: list[bytes] = []
         size = 0
         try:
@@ -106,6 +109,14 @@ class Api:
 
 _BAD_BODY = "The request body is not complete, or not valid HTTP."
 _BAD_TARGET = "The request target cannot be sent on byte for byte."
+
+
+async def _invite(client: web.BaseRequest) -> None:
+    """Ask for the body where the client waits for that; aiohttp's low-level server does not."""
+    expected = client.headers.get("Expect", "").lower() == "100-continue"
+    if expected and client.version == HttpVersion11:
+        await client.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        client.writer.output_size = 0  # the answer has not begun
 
 
 def _is_upload(client: web.BaseRequest) -> bool:

@@ -8,6 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
+import ipaddress
+import os
 import signal
 import socket
 import sys
@@ -92,8 +95,11 @@ class App:
         site = web.TCPSite(runner, host, port, backlog=1024)
         try:
             await site.start()
-        except OSError as error:
-            reason = error.strerror or "not available"
+        except (OSError, UnicodeError) as error:
+            number = getattr(error, "errno", None) or 0
+            if number not in errno.errorcode or number in {errno.EADDRNOTAVAIL, errno.EINVAL}:
+                setting = setting.replace("port", "host")
+            reason = os.strerror(number) if number in errno.errorcode else "no such address"
             text = f"{setting}: cannot listen on {host}:{port} ({reason}); choose another with"
             flag = "--" + setting.replace("_", "-")
             raise SettingsError(f"{text} {flag}") from None
@@ -136,18 +142,29 @@ class App:
 def refuse_self(settings: Settings) -> None:
     """Raise SettingsError if the upstream is this proxy: every request would come back."""
     url = URL(settings.upstream)
-    if url.port not in {settings.port, settings.admin_port} or not url.host:
-        return
-    try:
-        found = socket.getaddrinfo(url.host, url.port, type=socket.SOCK_STREAM)
-    except OSError:
-        return
-    own = settings.host if url.port == settings.port else settings.admin_host
-    for address in {str(entry[4][0]) for entry in found}:
-        # Whatever address of this machine is named, the port is ours on ``own`` or on all.
-        if _is_local(address) and own in {address, "localhost", *WILDCARDS}:
+    listeners = ((settings.host, settings.port), (settings.admin_host, settings.admin_port))
+    for host, port in listeners:
+        if port == url.port and _meet(_addresses(url.host or ""), _addresses(host)):
             text = "upstream: points at this proxy itself; set it to the API to be called, such as"
             raise SettingsError(f"{text} https://api.openai.com/v1")
+
+
+def _meet(theirs: set[str], own: set[str]) -> bool:
+    """Say whether a connection to their addresses may arrive at a listener on our own."""
+    if own & WILDCARDS:
+        return any(_is_local(address) for address in theirs)
+    if theirs & WILDCARDS:
+        # A connection to "any address" is one to this machine.
+        return any(ipaddress.ip_address(address).is_loopback for address in own)
+    return bool(theirs & own)
+
+
+def _addresses(host: str) -> set[str]:
+    try:
+        found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+    except (OSError, UnicodeError):
+        return set()
+    return {str(entry[4][0]).removeprefix("::ffff:") for entry in found}
 
 
 def _is_local(address: str) -> bool:

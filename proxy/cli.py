@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import argparse
 import http.client
+import json
 import sys
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 from proxy.logs import LOG, set_up
-from proxy.settings import Settings, SettingsError, base_url, load
+from proxy.settings import Settings, SettingsError, base_url, load, meant, printable
 from proxy.version import __version__
 
 _USAGE = 2
@@ -24,7 +25,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     if not arguments or (arguments[0].startswith("-") and not _asks_help(arguments)):
         arguments.insert(0, "serve")
-    options = vars(_parser().parse_args(arguments))
+    options = _parse(arguments)
     command = options.pop("command")
     if command == "demo":
         from proxy.demo.showcase import main as demo  # noqa: PLC0415 - its extras are optional
@@ -44,15 +45,38 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _USAGE
 
 
+class _Parser(argparse.ArgumentParser):
+    """Says in one line what is wrong, and quotes no value."""
+
+    def error(self, message: str) -> NoReturn:
+        """Exit with the code for wrong usage."""
+        self.exit(_USAGE, f"wholestream: {message}\n")
+
+
+def _parse(arguments: list[str]) -> dict[str, Any]:
+    parser = _parser()
+    options, unknown = parser.parse_known_args(arguments)
+    if unknown:
+        flag = next((word for word in unknown if word.startswith("-")), "")
+        name = flag.partition("=")[0]
+        key = name.lstrip("-").replace("-", "_")
+        parser.error(
+            f"{printable(name)}: unknown flag{meant(key)}" if flag else "unexpected argument"
+        )
+    return vars(options)
+
+
 def _asks_help(arguments: list[str]) -> bool:
     return arguments[0] in {"-h", "--help", "--version"}
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="wholestream",
+        allow_abbrev=False,
         description="A local reverse proxy for LLM streams that never break silently.",
-        epilog="Without a command: serve. Settings also come from WHOLESTREAM_* and a TOML file.",
+        epilog="Without a command: serve, whose --help lists the settings. They also come from "
+        "WHOLESTREAM_* and a TOML file.",
     )
     parser.add_argument("--version", action="version", version=f"wholestream {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="|".join(_COMMANDS))
@@ -61,7 +85,7 @@ def _parser() -> argparse.ArgumentParser:
         ("config", "check the settings and print the effective ones"),
         ("healthcheck", "exit 0 if the running proxy is ready"),
     ):
-        _add_settings(commands.add_parser(name, help=text, description=text))
+        _add_settings(commands.add_parser(name, help=text, description=text, allow_abbrev=False))
     demo = commands.add_parser("demo", help="see it work on an embedded, misbehaving upstream")
     demo.add_argument("--serve", action="store_true", help="keep running, with traffic")
     return parser
@@ -80,7 +104,8 @@ def _show(settings: Settings, warnings: list[str]) -> int:
     for warning in warnings:
         print(f"# warning: {warning}", file=sys.stderr)  # noqa: T201 - for the user
     for name, value in settings.model_dump(mode="json").items():
-        print(f"{name} = {_toml(value)}")  # noqa: T201 - the command's output
+        line = f"# {name} is not set" if value is None else f"{name} = {_toml(value)}"
+        print(line)  # noqa: T201 - the command's output
     return 0
 
 
@@ -90,8 +115,9 @@ def _toml(value: Any) -> str:
     if isinstance(value, list):
         return "[" + ", ".join(_toml(item) for item in value) + "]"
     if isinstance(value, str):
-        return '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'
-    return '""' if value is None else str(value)
+        # JSON's escapes are TOML's, but for this one character.
+        return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+    return str(value)
 
 
 def _healthcheck(settings: Settings) -> int:

@@ -71,18 +71,21 @@ async def patiently(
     """
     loop = asyncio.get_running_loop()
     task = loop.create_task(work)
+    taken = False
     try:
         while True:
             until = min(limit, due()) - loop.time()
             await asyncio.wait({task}, timeout=None if until == math.inf else max(0.0, until))
             if task.done():
+                taken = True
                 return task.result()
             if loop.time() >= limit:
                 raise TimeoutError
             if loop.time() >= due():
                 await tick()
     finally:
-        if not task.done():
+        if not taken:
+            # It may even be done: in the very moment in which it was given up.
             task.add_done_callback(_discard)
             task.cancel()
 

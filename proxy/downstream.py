@@ -6,8 +6,10 @@ Knows aiohttp's responses. Must not know what the bytes mean or when they are du
 from __future__ import annotations
 
 import asyncio
+import socket
+import struct
 
-from aiohttp import web
+from aiohttp import HttpVersion11, web
 
 from proxy.core.errors import Reply, retryable_status
 from proxy.headers import to_client
@@ -75,8 +77,14 @@ class Downstream:
 
     def break_off(self) -> web.StreamResponse:
         """Close so that the client sees an incomplete body (RFC 9112, 8)."""
-        if self._client.transport is not None:
-            self._client.transport.close()
+        transport = self._client.transport
+        if transport is not None and self._client.version < HttpVersion11:
+            # Without chunks the end of the connection is the end of the body, but for a reset.
+            pair = struct.pack("ii", 1, 0)
+            transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, pair)
+            transport.abort()
+        elif transport is not None:
+            transport.close()
         return self.response or web.Response()
 
     async def _begin(self, response: web.StreamResponse) -> None:

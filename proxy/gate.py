@@ -16,7 +16,9 @@ from proxy.core.errors import Reply, error_reply
 from proxy.settings import WILDCARDS, Settings
 
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
-_TARGET = re.compile(r"/(?:[^/\x00-\x20\x7f-\uffff#\\][^\x00-\x20\x7f-\uffff#\\]*)?")
+_TARGET = re.compile(r"/(?!/)[!\"$-\[\]-~]*")
+"""Origin form in visible ASCII: no ``//host``, ``#`` or backslash."""
+
 _KIND = "invalid_request_error"
 
 
@@ -68,7 +70,7 @@ class Gate:
         host = _host_name(request.headers.get("Host", ""))
         if self._any_host or host in self._hosts or not host:
             return None
-        if request.raw_path in self._probes and _is_address(host):
+        if request.raw_path.partition("?")[0] in self._probes and _is_address(host):
             return None
         text = "This Host is not allowed. Add its name to the setting allowed_hosts."
         return _reply(HTTPStatus.FORBIDDEN, text)

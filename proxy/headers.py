@@ -73,14 +73,12 @@ def to_upstream(headers: Iterable[tuple[str, str]], *, via: str, stream: bool) -
     """Return the request headers to send on; a stream is asked for without compression."""
     pairs = list(headers)
     named = _named_by_connection(pairs) - _NEVER_NAMED_AWAY
-    kept = CIMultiDict(
-        (name, value)
-        for name, value in pairs
-        if name.lower() not in _NOT_UPSTREAM and name.lower() not in named and _valid(name, value)
-    )
+    kept = _kept(pairs, _NOT_UPSTREAM | named)
     if stream:
         kept["Accept-Encoding"] = "identity"
-    kept["Via"] = via
+    # Those before us stay named, or a loop through two instances would never be seen (RFC 9110,
+    # 7.6.3).
+    kept["Via"] = ", ".join([*_kept(pairs, frozenset()).getall("Via", []), via])
     return kept
 
 
@@ -90,11 +88,7 @@ def to_client(headers: Iterable[tuple[str, str]], *, stream: bool) -> CIMultiDic
     dropped = _NOT_DOWNSTREAM | _named_by_connection(pairs)
     if stream:
         dropped |= _FRAMING
-    kept = CIMultiDict(
-        (name, value)
-        for name, value in pairs
-        if name.lower() not in dropped and _valid(name, value)
-    )
+    kept = _kept(pairs, dropped)
     if stream:
         kept.update(STREAM_HEADERS)
     return kept
@@ -115,5 +109,18 @@ def _named_by_connection(pairs: Iterable[tuple[str, str]]) -> frozenset[str]:
     )
 
 
-def _valid(name: str, value: str) -> bool:
-    return bool(_NAME.fullmatch(name)) and not _BAD_VALUE.search(value)
+def _kept(pairs: Iterable[tuple[str, str]], dropped: frozenset[str]) -> CIMultiDict[str]:
+    return CIMultiDict(
+        (name, _writable(value))
+        for name, value in pairs
+        if name.lower() not in dropped and _NAME.fullmatch(name) and not _BAD_VALUE.search(value)
+    )
+
+
+def _writable(value: str) -> str:
+    """Read bytes that are not UTF-8 as Latin-1: aiohttp would leave them out without a word."""
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return value.encode("utf-8", "surrogateescape").decode("latin-1")
+    return value

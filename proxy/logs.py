@@ -17,8 +17,10 @@ LOG = logging.getLogger("wholestream")
 
 _SECRET = re.compile(
     r"\b(?:sk|rk|pk)-[\w-]{4,}|(?i:bearer|basic)\s+\S+"
-    r"|(?i:(?:authorization|api[-_]key|cookie)\W{1,4})\S+"
+    # Up to the end of the line or of the quotes: a scheme or a first cookie is not all of it.
+    r"|(?i:(?:authorization|api[-_]?key|cookie)\W{1,4})[^\"'\r\n]+"
 )
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
 
 def scrub(text: str) -> str:
@@ -35,7 +37,7 @@ class JsonFormatter(logging.Formatter):
             "ts": _timestamp(record),
             "level": record.levelname.lower(),
             "event": scrub(record.getMessage()),
-            **getattr(record, "fields", {}),
+            **{key: _shown(value) for key, value in getattr(record, "fields", {}).items()},
         }
         if record.exc_info:
             line["traceback"] = scrub(self.formatException(record.exc_info))
@@ -47,11 +49,17 @@ class TextFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """Render a record."""
-        fields = " ".join(f"{k}={v}" for k, v in getattr(record, "fields", {}).items() if v)
-        text = f"{_timestamp(record)} {record.levelname.lower():7} {record.getMessage()} {fields}"
+        fields = " ".join(
+            f"{key}={_shown(value)}"
+            for key, value in getattr(record, "fields", {}).items()
+            if value
+        )
+        event = scrub(record.getMessage())
+        text = f"{_timestamp(record)} {record.levelname.lower():7} {event} {fields}".rstrip()
+        text = _CONTROL.sub(_escaped, text)
         if record.exc_info:
-            text += "\n" + self.formatException(record.exc_info)
-        return scrub(text.rstrip())
+            text += "\n" + scrub(self.formatException(record.exc_info))
+        return text
 
 
 def set_up(level: str, style: str, stream: TextIO | None = None) -> bool:
@@ -68,6 +76,15 @@ def set_up(level: str, style: str, stream: TextIO | None = None) -> bool:
     logging.getLogger("aiohttp").setLevel(logging.CRITICAL + 1)
     logging.captureWarnings(capture=True)
     return text
+
+
+def _shown(value: object) -> object:
+    return scrub(value) if isinstance(value, str) else value
+
+
+def _escaped(control: re.Match[str]) -> str:
+    """Take from a character its power over a terminal."""
+    return repr(control[0])[1:-1]
 
 
 def _timestamp(record: logging.LogRecord) -> str:

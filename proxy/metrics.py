@@ -35,6 +35,7 @@ _LONG = (*_SECONDS, 163.84, 327.68, 655.36)
 _GAPS = (0.001, 0.0025, 0.005, *_LONG)
 _OVERHEAD = (5e-5, 1e-4, 2.5e-4, 5e-4, 1e-3, 2.5e-3, 5e-3, 0.01, 0.025, 0.05, 0.1, 0.25)
 _TOKENS = tuple(float(4**power) for power in range(14))
+_MAX_TOKENS = 2**53
 _OPERATIONS = {"completions": "text_completion"}
 _ODD = re.compile(r"[^\w.:/@+-]")
 
@@ -182,5 +183,7 @@ def _token_counts(usage: bytes) -> list[tuple[str, float]]:
         ("output", ("completion_tokens", "output_tokens")),
     ):
         values = [found.get(name) for name in names] if isinstance(found, dict) else []
-        counts += [(kind, float(value)) for value in values if isinstance(value, int)]
+        # Some servers send both names. What is no sane count would break the histogram.
+        sane = [value for value in values if type(value) is int and 0 <= value <= _MAX_TOKENS]
+        counts += [(kind, float(value)) for value in sane[:1]]
     return counts

@@ -69,6 +69,7 @@ class Relay:
         self._down = Downstream(client, own)
         self._answer: Answer | None = None
         self._unsent = b""
+        self._broken = False
         self._task = asyncio.current_task()
         self._aborted = False
 
@@ -252,6 +253,7 @@ class Relay:
         await self._down.write(data)
 
     def _end(self, fault: Fault | None, *, detail: str = "", stale: bool = False) -> Open | Finish:
+        self._broken = fault is not None
         end = AttemptEnd(fault, age_s=self._clocks.age_s, stale=stale, detail=detail)
         return self._decide(end)
 
@@ -274,7 +276,8 @@ class Relay:
         # Counted before the last byte is out: who reads the end may scrape the next moment.
         self._record.end(self._down.status)
         response = await self._down.end(self._unsent + finish.body)
-        if self._answer is not None and self._session.settled and not self._session.failed:
+        over = self._session.failed or self._broken
+        if self._answer is not None and self._session.settled and not over:
             self._edge.spawn(self._linger(self._answer))
             self._answer = None
         return response

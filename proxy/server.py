@@ -42,14 +42,14 @@ class _QuietHandler(RequestHandler):
         message: str | None = None,  # noqa: ARG002 - quotes the client's bytes
     ) -> web.StreamResponse:
         """Answer without quoting anything."""
-        if request.writer.output_size > 0:
-            raise ConnectionError
         if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
             LOG.error("bug", exc_info=exc)
             reply = error_reply(status, "internal_error", "The proxy failed by a bug of its own.")
         else:
             text = "The request is not valid HTTP."
             reply = error_reply(status, "bad_request", text, "invalid_request_error")
+        if request.writer.output_size > 0:
+            raise ConnectionError
         response = error_response(reply)
         response.force_close()
         return response

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import difflib
 import os
+import re
+import ssl
 import tomllib
 from collections.abc import Mapping
 from contextvars import ContextVar
@@ -27,13 +29,17 @@ from yarl import URL
 from proxy.core.policy import Policy
 
 PREFIX = "WHOLESTREAM_"
-WILDCARDS = frozenset({"", "0.0.0.0", "::"})  # noqa: S104 - compared with, not bound to
+WILDCARDS = frozenset({"0.0.0.0", "::"})  # noqa: S104 - compared with, not bound to
 
 Names = Annotated[list[str], NoDecode]
+Host = Annotated[str, Field(min_length=1)]
 Seconds = Annotated[float, Field(gt=0, le=86_400, allow_inf_nan=False)]
 SecondsOrOff = Annotated[float, Field(ge=0, le=86_400, allow_inf_nan=False)]
 Port = Annotated[int, Field(ge=0, le=65_535)]
 Size = Annotated[ByteSize, Field(ge=1)]
+
+_BASE_URL = re.compile(r"(?i:https?)://[^/?#@\\\s]+(?P<path>(?:/[!\"$->@-\[\]-~]*)?)")
+"""No user, query or fragment; a path that can be sent as it stands."""
 
 _file: ContextVar[Mapping[str, Any] | None] = ContextVar("settings file", default=None)
 
@@ -54,11 +60,11 @@ class Settings(BaseSettings):
         validate_default=True,
     )
 
-    host: str = Field("127.0.0.1", description="address of the API listener")
+    host: Host = Field("127.0.0.1", description="address of the API listener")
     port: Port = Field(
         8787, description="its port; apps set `OPENAI_BASE_URL=http://127.0.0.1:8787/v1`"
     )
-    admin_host: str = Field("127.0.0.1", description="address of the admin listener")
+    admin_host: Host = Field("127.0.0.1", description="address of the admin listener")
     admin_port: Port = Field(
         8788, description="its port: `/metrics`, `/healthz`, `/readyz`, `/api/`"
     )
@@ -144,22 +150,26 @@ class Settings(BaseSettings):
     @field_validator("upstream")
     @classmethod
     def _base_url(cls, value: str) -> str:
+        found = _BASE_URL.fullmatch(value)
         try:
-            url = URL(value)
+            origin = URL(value).origin() if found else URL()
         except ValueError:
-            url = URL()
-        plain = not (url.user or url.password or url.query_string or url.fragment)
-        if url.scheme not in {"http", "https"} or not url.host or not plain:
+            origin = URL()
+        if found is None or not origin.host or not origin.port:
             msg = "must be a base URL such as https://api.openai.com/v1, without user or query"
             raise ValueError(msg)
-        return value.rstrip("/")
+        # In the one form that targets can be joined to: no capitals, no port that is the default.
+        return str(origin) + found["path"].rstrip("/")
 
     @field_validator("ca_bundle")
     @classmethod
     def _readable(cls, value: Path | None) -> Path | None:
-        if value is not None and not value.is_file():
-            msg = "must be a readable PEM file"
-            raise ValueError(msg)
+        try:
+            if value is not None:
+                ssl.create_default_context(cafile=str(value))
+        except OSError:  # an SSLError is one
+            msg = "must be a readable PEM file with certificates"
+            raise ValueError(msg) from None
         return value
 
     @classmethod
@@ -205,8 +215,7 @@ def load(flags: Mapping[str, Any], path: str | None = None) -> tuple[Settings, l
 
 def base_url(host: str, port: int) -> str:
     """Return the URL a client on this machine would use."""
-    if host in WILDCARDS:
-        host = "127.0.0.1"
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - compared with
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
@@ -219,11 +228,17 @@ def _read_file(path: str) -> dict[str, Any]:
         raise SettingsError(f"config: {path} is not TOML: {error}") from None
     for key in values:
         if key not in Settings.model_fields:
-            raise SettingsError(f"{key}: unknown key in {path}{_meant(key)}")
+            raise SettingsError(f"{printable(key)}: unknown key in {path}{meant(key)}")
     return values
 
 
-def _meant(key: str) -> str:
+def printable(name: str) -> str:
+    """Return a name that somebody else chose, fit for one line."""
+    return name if name.isprintable() else repr(name)
+
+
+def meant(key: str) -> str:
+    """Return the end of a message about an unknown key: which one may have been meant."""
     close = difflib.get_close_matches(key, Settings.model_fields, n=1)
     return f"; did you mean {close[0]}?" if close else "; see the settings table in README.md"
 
@@ -231,7 +246,7 @@ def _meant(key: str) -> str:
 def _unknown_variables() -> list[str]:
     known = {PREFIX + name.upper() for name in Settings.model_fields} | {PREFIX + "CONFIG"}
     return [
-        f"{name}: unknown variable, ignored{_meant(name[len(PREFIX) :].lower())}"
+        f"{printable(name)}: unknown variable, ignored{meant(name[len(PREFIX) :].lower())}"
         for name in sorted(os.environ)
         if name.startswith(PREFIX) and name.upper() not in known
     ]
@@ -240,4 +255,6 @@ def _unknown_variables() -> list[str]:
 def _one_line(error: ValidationError) -> str:
     first = error.errors(include_url=False, include_input=False)[0]
     name = str(first["loc"][0]) if first["loc"] else "settings"
+    if first["type"] in {"byte_size", "byte_size_unit"}:  # these quote the value
+        return f"{name}: must be a size such as 16MiB"
     return f"{name}: {first['msg'].removeprefix('Value error, ')}"

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 _FIELDS = (b"data:", b"event:", b"id:", b"retry:", b":")
 _BOM = b"\xef\xbb\xbf"
+_ENOUGH = 64 * 1024
+"""More white space than this before the first field is no event stream."""
 
 
 def looks_like_events(data: bytes, *, ended: bool) -> bool | None:
@@ -14,6 +16,8 @@ def looks_like_events(data: bytes, *, ended: bool) -> bool | None:
     text = data.removeprefix(_BOM).lstrip()
     if text.startswith(_FIELDS):
         return True
-    if not ended and any(field.startswith(text) for field in _FIELDS):
+    if ended or len(data) > _ENOUGH:
+        return False
+    if _BOM.startswith(data) or any(field.startswith(text) for field in _FIELDS):
         return None
     return False

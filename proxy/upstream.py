@@ -10,10 +10,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import email.utils
+import math
 import ssl
 import time
 from collections.abc import AsyncIterable
 from datetime import UTC
+from http import HTTPStatus
 from types import SimpleNamespace
 from typing import Any
 
@@ -106,6 +108,10 @@ class Upstream:
             )
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise _fault_of(error, reused=notes.reused) from error
+        if response.status < HTTPStatus.OK:
+            # Nobody asked for another protocol, so a 101 is no answer to anything.
+            response.close()
+            raise UpstreamFault(Fault.RESET, "it switched protocols unasked")
         return Answer(response)
 
     async def close(self) -> None:
@@ -180,22 +186,28 @@ class Answer:
 
 def retry_after(headers: CIMultiDictProxy[str]) -> float | None:
     """Read ``retry-after-ms`` or ``retry-after`` (seconds or date) as seconds, as SDKs do."""
-    try:
-        return max(0.0, float(headers["retry-after-ms"]) / 1000)
-    except (KeyError, ValueError):
-        pass
+    milliseconds = _number(headers.get("retry-after-ms", ""))
+    if milliseconds is not None:
+        return milliseconds / 1000
     value = headers.get("retry-after", "")
-    try:
-        return max(0.0, float(value))
-    except ValueError:
-        pass
+    seconds = _number(value)
+    if seconds is not None:
+        return seconds
     try:
         when = email.utils.parsedate_to_datetime(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return None
     if when.tzinfo is None:
         when = when.replace(tzinfo=UTC)
     return max(0.0, when.timestamp() - time.time())
+
+
+def _number(text: str) -> float | None:
+    try:
+        number = float(text)
+    except ValueError:
+        return None
+    return None if math.isnan(number) else max(0.0, number)
 
 
 _FAULTS: tuple[tuple[type[BaseException], Fault, str], ...] = (

@@ -46,6 +46,8 @@ class Attempt:
         """Whether the body stopped inside an event; known after ``close``."""
         self.tail = b""
         """The bytes that could not be given on, and in ``offset`` where they began."""
+        self._read = b""
+        self._pending_at = 0
         self.offset = 0
 
     @property
@@ -61,6 +63,8 @@ class Attempt:
     def feed(self, data: bytes) -> list[Event]:
         """Take one read, return the events to be given on, the terminal one last."""
         events: list[Event] = []
+        self._read = data
+        self._pending_at = self._splitter.offset
         for event in self._splitter.feed(data):
             self._take(event, events)
             if self.settled:
@@ -81,7 +85,7 @@ class Attempt:
         if not pending or self.settled:
             return events
         self.tail = pending
-        self.offset = self.received - len(pending)
+        self.offset = self._splitter.offset
         event = self._splitter.close()
         if event is None:
             lines = pending.split(b"\n")
@@ -152,19 +156,22 @@ class Attempt:
         elif kind is Kind.ERROR:
             native = self._joined and self.grammar.error_is_native
             self.error_event = (native and self.grammar.join(event)) or event
-            self._fail(Fault.IN_STREAM_ERROR, event.data)
+            self._fail(Fault.IN_STREAM_ERROR, event.encode()[:-2])
         elif kind is Kind.UNFINISHED:
             some = self.grammar.events > 0
-            self._fail(Fault.CLEAN_EOF if some else Fault.EMPTY_STREAM, event.data)
+            self._fail(Fault.CLEAN_EOF if some else Fault.EMPTY_STREAM, event.encode()[:-2])
         elif self._policy.skip_malformed:
             self._count("dropped_malformed")
         else:
-            self._fail(Fault.MALFORMED_EVENT, event.data)
+            self._fail(Fault.MALFORMED_EVENT, event.encode()[:-2])
 
     def _fail(self, fault: Fault, tail: bytes) -> None:
         self.fault = fault
         self.tail = tail
-        self.offset = max(0, self.received - len(self._splitter.pending) - len(tail))
+        found = self._read.find(tail)
+        # What is not found as it is began in an earlier read.
+        start = self.received - len(self._read) + found
+        self.offset = self._pending_at if found < 0 else start
 
     def _would_end(self, event: Event) -> bool:
         return copy.deepcopy(self.grammar).read(event) is Kind.TERMINAL

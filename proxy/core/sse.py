@@ -62,6 +62,11 @@ class EventSplitter:
         """What came after the last whole event, line ends normalised."""
         return b"".join(self._fragments) if self._fragments else (self._head or b"")
 
+    @property
+    def offset(self) -> int:
+        """Where the pending bytes began in the body; exact as long as line ends are LF."""
+        return self.received - self._size
+
     def feed(self, read: bytes) -> list[Event]:
         """Take one read, return the events that it completes."""
         self.received += len(read)

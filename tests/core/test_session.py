@@ -29,7 +29,7 @@ from support import (
 )
 
 from proxy.core.budget import RetryBudget
-from proxy.core.commands import Open
+from proxy.core.commands import Finish, Open
 from proxy.core.fault import AttemptEnd, Fault, IncidentOutcome, Phase, StreamOutcome
 from proxy.core.states import State
 

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from proxy.core.grammars.base import Grammar, Kind
 from proxy.core.grammars.chat import ChatGrammar
-from proxy.core.grammars.plain import KnownPlainGrammar, PlainGrammar, ThreadsGrammar
+from proxy.core.grammars.plain import PlainGrammar
 from proxy.core.grammars.responses import ResponsesGrammar
+from proxy.core.grammars.typed import AudioGrammar, ImagesGrammar, ThreadsGrammar
 from proxy.core.request import Request
 
 __all__ = ["GRAMMARS", "Grammar", "Kind", "endpoint_of", "grammar_for"]
@@ -17,8 +18,8 @@ GRAMMARS: dict[str, type[Grammar]] = {
     "chat_completions": ChatGrammar,
     "completions": ChatGrammar,
     "responses": ResponsesGrammar,
-    "images": KnownPlainGrammar,
-    "audio": KnownPlainGrammar,
+    "images": ImagesGrammar,
+    "audio": AudioGrammar,
     "threads": ThreadsGrammar,
     "other": PlainGrammar,
 }

@@ -45,17 +45,3 @@ class PlainGrammar(Grammar):
         """Return a top-level ``error`` object."""
         body = dumps({"error": error_object(error, retryable=retryable)})
         return [Event(self.error_name, body)]
-
-
-class KnownPlainGrammar(PlainGrammar):
-    """Images and audio: an empty stream is a fault there."""
-
-    def whole(self, *, clean: bool) -> bool:
-        """Say whether it ended cleanly after anything came at all."""
-        return clean and self.events > 0
-
-
-class ThreadsGrammar(KnownPlainGrammar):
-    """Assistants: errors are told by an event of that name."""
-
-    error_name = b"error"

@@ -1,0 +1,104 @@
+"""Images, audio and assistants: streams of which the last event is known by its type.
+
+Complete is what ended with that event (protocol: A.2), images as often as ``n`` asks. Where a
+compatible server speaks other types than OpenAI's, no last one is known, and a proper end of a
+body that is not empty counts as complete. None of these requests is repeated once its answer
+has begun: a run, an image or an upload has had its effect.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from proxy.core.errors import read_error
+from proxy.core.grammars.base import Kind, says
+from proxy.core.grammars.plain import PlainGrammar
+from proxy.core.request import Request
+from proxy.core.sse import Event
+
+_NULL = msgspec.Raw(b"null")
+
+
+class _Peek(msgspec.Struct, gc=False):
+    type: msgspec.Raw = _NULL
+    object: msgspec.Raw = _NULL
+    error: msgspec.Raw = _NULL
+
+
+_decode = msgspec.json.Decoder(_Peek).decode
+
+
+class TypedGrammar(PlainGrammar):
+    """One attempt of a stream whose events name their type."""
+
+    last = frozenset[str]()
+    language: tuple[str, ...] = ()
+    """How the types that are OpenAI's own begin."""
+
+    def __init__(self, request: Request) -> None:
+        """Expect one last event, where it is not known better."""
+        super().__init__(request)
+        self._missing: int | None = 1
+        self._ours = False
+        self._ended = False
+
+    def read(self, event: Event) -> Kind:
+        """Peek at an event's type; see the base class."""
+        kind = super().read(event)
+        if kind is not Kind.EVENT:
+            return kind
+        try:
+            peek = _decode(event.data)
+        except (msgspec.MsgspecError, RecursionError):
+            peek = _Peek()
+        if event.name == b"error" or says(peek.error) or bytes(peek.type) == b'"error"':
+            self.error = read_error(event.data)
+            self.error_is_native = bytes(peek.error).startswith(b"{")
+            return Kind.ERROR
+        return self._read_type(_text(peek.type) or _text(peek.object))
+
+    def _read_type(self, name: str) -> Kind:
+        self._ours = self._ours or name.startswith(self.language)
+        if name not in self.last:
+            return Kind.EVENT
+        self._ended = True
+        if self._missing is None:
+            return Kind.EVENT
+        self._missing -= 1
+        return Kind.EVENT if self._missing else Kind.TERMINAL
+
+    def whole(self, *, clean: bool) -> bool:
+        """Say whether all that was promised came, or nothing is known of what was promised."""
+        if not clean or not self.events:
+            return False
+        return not self._ours or (self._ended and self._missing is None)
+
+
+class ImagesGrammar(TypedGrammar):
+    """Generations and edits, with partial images on the way."""
+
+    last = frozenset({"image_generation.completed", "image_edit.completed"})
+    language = ("image_generation.", "image_edit.")
+
+    def __init__(self, request: Request) -> None:
+        """Expect as many images as were asked for; of an upload that is not known."""
+        super().__init__(request)
+        self._missing = request.choices if request.replayable else None
+
+
+class AudioGrammar(TypedGrammar):
+    """Transcriptions and speech."""
+
+    last = frozenset({"transcript.text.done", "speech.audio.done"})
+    language = ("transcript.", "speech.")
+
+
+class ThreadsGrammar(TypedGrammar):
+    """Assistants: ``event: done`` with ``[DONE]`` is the end, errors are events of that name."""
+
+    language = ("thread.",)
+    error_name = b"error"
+
+
+def _text(value: msgspec.Raw) -> str:
+    return bytes(value).strip(b'"').decode("utf-8", "replace") if says(value) else ""

@@ -1,0 +1,1 @@
+"""Makes ``support`` importable from the tests below, whatever their directory."""

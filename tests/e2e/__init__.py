@@ -1,0 +1,11 @@
+"""The production entry point as a child process, between raw sockets on both sides.
+
+A package, other than the rest of the tests, because it has a ``conftest`` of its own.
+
+::
+
+    child        the proxy as a process: its ports, log, metrics, memory, end
+    wire         a client that sees HTTP chunks; whole events, one ending
+    stage        an upstream whose answer is a coroutine of the test
+    cuts         streams cut at any byte, and what must come of it
+"""
