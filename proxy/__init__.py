@@ -22,6 +22,7 @@
         attempt        one upstream answer, read and judged
         recovery/      one file a strategy, a table LADDER
         states         the state table
+        ledger         what is counted and reported
         session        the state machine: reads in, commands out
 
 Imports go one way: core knows none of the others, and ``tests/test_layers.py`` holds the table.

@@ -63,8 +63,8 @@ class Downstream:
         return response
 
     async def write(self, data: bytes) -> None:
-        """Write at once; waits only while the client's buffer is full."""
-        if self.response is not None:
+        """Write at once, if there is anything; waits only while the client's buffer is full."""
+        if data and self.response is not None:
             await self.response.write(data)
             self.last_write = self._loop.time()
 

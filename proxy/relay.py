@@ -120,7 +120,10 @@ class Relay:
         via = f"1.1 {self._edge.pseudonym}"
         headers = to_upstream(self._client.headers.items(), via=via, stream=self._stream)
         request = self._request
-        opening = self._edge.upstream.open(request.method, request.target, headers, self._body)
+        fresh = self._session.attempts > 1
+        opening = self._edge.upstream.open(
+            request.method, request.target, headers, self._body, fresh=fresh
+        )
         try:
             self._answer = await self._patiently(opening, self._limit())
         except UpstreamFault as broken:
@@ -215,7 +218,8 @@ class Relay:
         if self._session.settled:
             self._unsent = out
         elif out:
-            await self._write(out)
+            await self._open()
+            await self._down.write(out)
             self._record.wrote(time.perf_counter() - began)
         if events:
             # Only now: while a slow client held us up, the upstream was not being read.
@@ -238,19 +242,17 @@ class Relay:
             await self._down.write(HEARTBEAT)
             return
         held = self._session.commit_by_time()
-        await self._down.open_stream(self._answer, self._session.attempts)
-        if held:
-            await self._down.write(held)
+        await self._open()
+        await self._down.write(held)
 
     async def _patiently(self, work: Coroutine[Any, Any, _T], limit: float) -> _T:
         return await patiently(work, limit, self._due, self._tick)
 
     # --- ends ---------------------------------------------------------------------------
 
-    async def _write(self, data: bytes) -> None:
+    async def _open(self) -> None:
         if self._down.response is None:
             await self._down.open_stream(self._answer, self._session.attempts)
-        await self._down.write(data)
 
     def _end(self, fault: Fault | None, *, detail: str = "", stale: bool = False) -> Open | Finish:
         self._broken = fault is not None
@@ -271,8 +273,7 @@ class Relay:
                 return self._down.refuse(finish.reply, self._session.attempts)
             # An answer that is no stream is half passed on; a clean end would call it whole.
             return self._down.break_off()
-        if self._down.response is None:
-            await self._down.open_stream(self._answer, self._session.attempts)
+        await self._open()
         # Counted before the last byte is out: who reads the end may scrape the next moment.
         self._record.end(self._down.status)
         response = await self._down.end(self._unsent + finish.body)
@@ -294,8 +295,7 @@ class Relay:
     async def _pass_on(self, answer: Answer, data: bytes = b"") -> web.StreamResponse:
         """Give the upstream's answer to the client as it comes."""
         await self._down.open_passing(answer, self._session.attempts)
-        if data:
-            await self._down.write(data)
+        await self._down.write(data)
         end = AttemptEnd()
         try:
             while data := await answer.read():

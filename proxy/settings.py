@@ -153,6 +153,7 @@ class Settings(BaseSettings):
         found = _BASE_URL.fullmatch(value)
         try:
             origin = URL(value).origin() if found else URL()
+            (origin.host or "").encode("idna")
         except ValueError:
             origin = URL()
         if found is None or not origin.host or not origin.port:

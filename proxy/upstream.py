@@ -55,33 +55,19 @@ class Upstream:
         """Prepare; must be called in the running loop."""
         self._base = settings.upstream
         self._origin = URL(settings.upstream).origin()
+        self._prefix = settings.upstream.removeprefix(str(self._origin))
         self.host = self._origin.host or ""
-        connector = aiohttp.TCPConnector(
-            limit=0,
-            keepalive_timeout=_KEEPALIVE_S,
-            ssl=_ssl_context(settings),
-        )
-        trace = aiohttp.TraceConfig()
-        trace.on_connection_reuseconn.append(_note_reuse)
-        wait = settings.connect_timeout_s
-        self._session = aiohttp.ClientSession(
-            connector=connector,
-            timeout=aiohttp.ClientTimeout(total=None, connect=wait, sock_connect=wait),
-            cookie_jar=aiohttp.DummyCookieJar(),
-            auto_decompress=False,
-            trust_env=False,
-            raise_for_status=False,
-            read_bufsize=_READ_BUFSIZE,
-            trace_configs=[trace],
-            skip_auto_headers=("User-Agent", "Accept", "Accept-Encoding", "Content-Type"),
-        )
+        self._pooled = _client(settings, keepalive_timeout=_KEEPALIVE_S)
+        # For repeated attempts: where one idle connection died, the others may have as well.
+        self._unpooled = _client(settings, force_close=True)
 
     def url(self, target: str) -> URL:
         """Return the URL for a target below the base; raises BadTargetError."""
-        text = self._base + target
         try:
-            url = URL(text, encoded=True)
-            same = url.origin() == self._origin and str(url) == text
+            url = URL(self._base + target, encoded=True)
+            # What is compared is what aiohttp will write into the request line.
+            sent = url.raw_path_qs == (self._prefix + target or "/")
+            same = sent and url.origin() == self._origin
         except ValueError:
             same = False
         if not same:
@@ -94,11 +80,17 @@ class Upstream:
         target: str,
         headers: CIMultiDict[str],
         body: bytes | AsyncIterable[bytes] | None,
+        *,
+        fresh: bool = False,
     ) -> Answer:
-        """Send one request and return its answer with the headers read. Raises UpstreamFault."""
+        """Send one request and return its answer with the headers read. Raises UpstreamFault.
+
+        With ``fresh`` it goes out on a connection of its own.
+        """
         notes = SimpleNamespace(reused=False)
+        session = self._unpooled if fresh else self._pooled
         try:
-            response = await self._session.request(
+            response = await session.request(
                 method,
                 self.url(target),
                 headers=headers,
@@ -116,7 +108,8 @@ class Upstream:
 
     async def close(self) -> None:
         """Close every connection."""
-        await self._session.close()
+        await self._pooled.close()
+        await self._unpooled.close()
 
 
 class Answer:
@@ -234,6 +227,23 @@ def _fault_of(error: BaseException, *, reused: bool) -> UpstreamFault:
             )
             return UpstreamFault(fault, detail, stale=reused and died and fault is Fault.RESET)
     raise error
+
+
+def _client(settings: Settings, **pooling: Any) -> aiohttp.ClientSession:
+    trace = aiohttp.TraceConfig()
+    trace.on_connection_reuseconn.append(_note_reuse)
+    wait = settings.connect_timeout_s
+    return aiohttp.ClientSession(
+        connector=aiohttp.TCPConnector(limit=0, ssl=_ssl_context(settings), **pooling),
+        timeout=aiohttp.ClientTimeout(total=None, connect=wait, sock_connect=wait),
+        cookie_jar=aiohttp.DummyCookieJar(),
+        auto_decompress=False,
+        trust_env=False,
+        raise_for_status=False,
+        read_bufsize=_READ_BUFSIZE,
+        trace_configs=[trace],
+        skip_auto_headers=("User-Agent", "Accept", "Accept-Encoding", "Content-Type"),
+    )
 
 
 async def _note_reuse(_session: aiohttp.ClientSession, context: Any, _params: object) -> None:

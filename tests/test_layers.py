@@ -32,7 +32,8 @@ CORE: dict[str, int] = {
     "recovery": 3,
     "attempt": 4,
     "commands": 4,
-    "session": 5,
+    "ledger": 5,
+    "session": 6,
 }
 """Layers of the core. Those of one layer do not know each other."""
 

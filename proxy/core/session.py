@@ -11,22 +11,18 @@ Knows states, holds what must be held, counts faults. Must not know which endpoi
 
 from __future__ import annotations
 
-from collections import Counter
-
 from proxy.core.attempt import Attempt
 from proxy.core.budget import RetryBudget
 from proxy.core.commands import Finish, Open, Report, http_reply, own_error
 from proxy.core.errors import UpstreamError, read_error, reply_of, retryable_status
 from proxy.core.fault import AttemptEnd, Fault, Incident, IncidentOutcome, Phase, StreamOutcome
 from proxy.core.journal import Journal
+from proxy.core.ledger import Ledger
 from proxy.core.policy import Policy
 from proxy.core.recovery import Plan, Situation, climb
 from proxy.core.request import Request
 from proxy.core.sse import Event
 from proxy.core.states import FINAL, TRANSITIONS, Signal, State
-
-TAIL_BYTES = 2048
-"""So much of the bytes that could not be given is kept in an incident."""
 
 
 class StreamSession:
@@ -42,13 +38,7 @@ class StreamSession:
         self._budget = budget
         self._journal = Journal()
         self._held: list[Event] = []
-        self._repairs: Counter[str] = Counter()
-        self._incidents: list[Incident] = []
-        self._recoveries: list[tuple[str, str]] = []
-        self._reasons: list[str] = []
-        self._free_attempts = 0
-        self._plan: Plan | None = None
-        self._discarded = 0
+        self._ledger = Ledger(self._journal)
         self._outcome: StreamOutcome | None = None
         budget.deposit()
         self._begin("first")
@@ -71,12 +61,12 @@ class StreamSession:
     @property
     def incidents(self) -> list[Incident]:
         """The incidents so far, in order. Not to be changed."""
-        return self._incidents
+        return self._ledger.incidents
 
     @property
     def attempts(self) -> int:
         """Attempts begun so far."""
-        return len(self._reasons)
+        return len(self._ledger.reasons)
 
     # --- while the attempt runs ---------------------------------------------------------
 
@@ -106,7 +96,7 @@ class StreamSession:
         if last is not None:
             out += [self._flush(), self._journal.give(last.encode())]
             self._go(Signal.TERMINAL)
-            self._recovered("success")
+            self._ledger.recovered("success")
         return b"".join(out)
 
     def _open_with(self, event: Event) -> bytes:
@@ -115,7 +105,7 @@ class StreamSession:
         if self._attempt.grammar.has_content(event):
             self._go(Signal.CONTENT)
             self._journal.content = True
-            self._recovered("success")
+            self._ledger.recovered("success")
             return self._flush() + self._journal.give(event.encode())
         # An opener that lacks its blank line comes at the end, where an attempt may yet follow.
         if self.answered and self.state is State.OPENING and not self._attempt.closed:
@@ -159,11 +149,11 @@ class StreamSession:
     def _complete_unmarked(self) -> bytes:
         mark = self._attempt.grammar.end_mark()
         if mark is not None:
-            self._repairs["added_done"] += 1
+            self._ledger.repaired("added_done")
             self._held.append(mark)
         body = self._flush()
         self._go(Signal.TERMINAL)
-        self._recovered("success")
+        self._ledger.recovered("success")
         return body
 
     def _decide(self, fault: Fault, end: AttemptEnd, now: float, body: bytes) -> Open | Finish:
@@ -172,7 +162,7 @@ class StreamSession:
             error = read_error(end.body, end.status)
             if not self.answered and not retryable_status(end.status):
                 # The request's own fault: the upstream's reply is the answer, no incident.
-                self._recovered("failed")
+                self._ledger.recovered("failed")
                 self._go(Signal.GIVE_UP)
                 return Finish(pass_on=True)
         hopeless = fault is Fault.OVERSIZE_EVENT or (error is not None and not error.transient)
@@ -182,7 +172,7 @@ class StreamSession:
         outcome = IncidentOutcome.SURFACED if plan is None else IncidentOutcome.RESTARTED
         phase = self._phase()
         self._note(fault, end, phase, outcome)
-        self._recovered("failed")
+        self._ledger.recovered("failed")
         if plan is not None:
             return self._follow(plan, fault)
         self._go(Signal.GIVE_UP)
@@ -204,17 +194,15 @@ class StreamSession:
             grammar=self._attempt.grammar,
             fault=fault,
             end=end,
-            attempts=self.attempts - self._free_attempts,
+            attempts=self.attempts - self._ledger.free_attempts,
             hopeless=hopeless,
-            stale_used=self._free_attempts > 0,
+            stale_used=self._ledger.free_attempts > 0,
         )
 
     def _follow(self, plan: Plan, fault: Fault) -> Open:
-        self._discarded += self._attempt.received
-        self._free_attempts += plan.free
+        self._ledger.planned(plan, self._attempt.received)
         self._go(Signal.SPLICE if self._journal.openers else Signal.RESTART)
         self._begin(fault.value)
-        self._plan = plan
         return Open(plan.floor_s, plan.spread_s)
 
     def _tell(self, error: UpstreamError) -> bytes:
@@ -253,58 +241,26 @@ class StreamSession:
 
     def report(self) -> Report:
         """Return the facts of a stream that is over."""
-        outcome = self._outcome
-        if outcome is None:
-            whole = StreamOutcome.RECOVERED if self._recoveries else StreamOutcome.COMPLETE
-            outcome = whole if self.state is State.COMPLETE else StreamOutcome.FAILED
-        return Report(
-            outcome=outcome,
-            attempts=tuple(self._reasons),
-            incidents=tuple(self._incidents),
-            recoveries=tuple(self._recoveries),
-            repairs=dict(self._repairs),
-            events=self._journal.events,
-            size=self._journal.size,
-            discarded_bytes=self._discarded,
-            usage=self._attempt.grammar.usage,
-        )
+        whole = self.state is State.COMPLETE
+        ended = StreamOutcome.COMPLETE if whole else StreamOutcome.FAILED
+        return self._ledger.report(self._outcome or ended, self._attempt.grammar.usage)
 
     # --- small parts --------------------------------------------------------------------
 
     def _begin(self, reason: str) -> None:
-        self._reasons.append(reason)
+        self._ledger.reasons.append(reason)
         self._held.clear()
-        self._attempt = Attempt(self._request, self._policy, self._count, self._journal.openers)
+        self._attempt = Attempt(
+            self._request, self._policy, self._ledger.repaired, self._journal.openers
+        )
 
     def _go(self, signal: Signal) -> None:
         self.state = TRANSITIONS[self.state][signal]
-
-    def _count(self, repair: str) -> None:
-        self._repairs[repair] += 1
 
     def _phase(self) -> Phase:
         if self._journal.content:
             return Phase.MID_CONTENT
         return Phase.BEFORE_CONTENT if self._attempt.head else Phase.BEFORE_HEADERS
 
-    def _recovered(self, result: str) -> None:
-        if self._plan is not None:
-            self._recoveries.append((self._plan.strategy, result))
-            self._plan = None
-
     def _note(self, fault: Fault, end: AttemptEnd, phase: Phase, outcome: IncidentOutcome) -> None:
-        self._incidents.append(
-            Incident(
-                fault=fault,
-                phase=phase,
-                outcome=outcome,
-                attempt=self.attempts,
-                age_s=end.age_s,
-                status=end.status,
-                events=self._journal.events,
-                size=self._journal.size,
-                offset=self._attempt.offset,
-                tail=self._attempt.tail[:TAIL_BYTES],
-                detail=end.detail,
-            )
-        )
+        self._ledger.note(fault, phase, outcome, end, self._attempt)

@@ -157,14 +157,16 @@ def test_a_stream_of_another_servers_events_is_whole_when_its_body_is(family: st
     assert not grammar.whole(clean=False)
 
 
-UNFINISHED = {
-    "images": {"type": "image_generation.partial_image", "b64_json": "aGk"},
-    "audio": {"type": "transcript.text.delta", "delta": "Ahoy"},
-    "threads": {"object": "thread.run", "status": "completed"},
-}
+UNFINISHED = [
+    ("images", {"type": "image_generation.partial_image", "b64_json": "aGk"}),
+    ("audio", {"type": "transcript.text.delta", "delta": "Ahoy"}),
+    ("audio", {"type": "speech.audio.delta", "audio": "aGk"}),
+    ("threads", {"id": "thread_1", "object": "thread"}),
+    ("threads", {"object": "thread.run", "status": "completed"}),
+]
 
 
-@pytest.mark.parametrize(("family", "payload"), UNFINISHED.items(), ids=UNFINISHED)
+@pytest.mark.parametrize(("family", "payload"), UNFINISHED)
 def test_a_clean_end_before_the_last_event_is_not_whole(family: str, payload: Any) -> None:
     """A clean HTTP end proves nothing (protocol: A.2, rule 1 of section 0)."""
     grammar = fresh(family)

@@ -18,7 +18,6 @@ from support import (
     STOP,
     ask,
     begin,
-    chunk,
     facts,
     fail,
     feed,
@@ -419,70 +418,3 @@ def test_an_answer_that_was_no_stream_is_noted(
     assert len(session.incidents) == count
     session.passed_on(CLEAN)
     assert session.report().outcome is outcome
-
-
-# --- faults in the bytes themselves ---
-
-
-@pytest.mark.parametrize(
-    ("bad", "fault"),
-    [
-        (sse("not json"), Fault.MALFORMED_EVENT),
-        (b"data: " + b"x" * 2000, Fault.OVERSIZE_EVENT),
-        (sse("x" * 2000), Fault.OVERSIZE_EVENT),
-    ],
-)
-def test_bytes_that_are_at_fault_settle_the_attempt(bad: bytes, fault: Fault) -> None:
-    """The driver stops reading and asks what follows; what came before them was given."""
-    session = start(max_event_bytes=1000)
-    assert feed(session, sse(HI) + bad + sse(chunk(content="late"))) == sse(HI)
-    assert session.settled
-    assert "error" in payloads(finish(session).body)[0]
-    assert facts(session) == [(fault, Phase.MID_CONTENT, IncidentOutcome.SURFACED)]
-
-
-def test_a_malformed_event_before_content_is_restarted() -> None:
-    """Like a cut: a hole cannot be excluded."""
-    session = start()
-    feed(session, sse("<html>"))
-    fail(session, CLEAN)
-    assert facts(session)[0][0] is Fault.MALFORMED_EVENT
-
-
-def test_an_oversize_event_is_not_asked_for_again() -> None:
-    """The next one would be as large."""
-    session = start(max_event_bytes=1000)
-    feed(session, b"data: " + b"x" * 2000)
-    assert told(finish(session))["code"] == "stream_incomplete"
-
-
-def test_an_incident_keeps_the_bytes_that_could_not_be_given() -> None:
-    """Where they began in the body, and so much of them that they can be recognised."""
-    session = start(max_attempts=1)
-    tail = b"data: {" + b"x" * 5000
-    feed(session, sse(HI), tail)
-    finish(session, CUT)
-    (incident,) = session.incidents
-    assert (incident.offset, incident.tail) == (len(sse(HI)), tail[:2048])
-    assert (incident.events, incident.size) == (1, len(sse(HI)))
-
-
-@pytest.mark.parametrize("after", [b"", sse(HI)], ids=["last", "with more behind it"])
-@pytest.mark.parametrize(
-    ("bad", "tail"),
-    [
-        (sse("not json"), b"not json"),
-        (sse({"error": "m"}), b'{"error": "m"}'),
-        (b"data: " + b"x" * 2000 + b"\n\n", b"x" * 1018),
-    ],
-    ids=["malformed", "error", "oversize"],
-)
-def test_an_incident_says_where_its_bytes_began(bad: bytes, tail: bytes, after: bytes) -> None:
-    """The offset is that of the tail's first byte in the upstream's body."""
-    session = start(max_attempts=1, max_event_bytes=1000)
-    body = sse(HI) + bad + after
-    feed(session, body)
-    finish(session)
-    (incident,) = session.incidents
-    assert incident.tail.removeprefix(b"data: ") == tail
-    assert body[incident.offset :].startswith(incident.tail)

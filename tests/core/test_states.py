@@ -51,6 +51,11 @@ def test_the_table_is_drawn_from_the_table() -> None:
     assert lines[-1] == "| FAILED | - | - | - | - | - |"
 
 
+def test_the_documents_show_the_table_as_it_is() -> None:
+    """Drawn, not written."""
+    assert table() in (Path(proxy.core.__path__[0]).parents[1] / "docs/architecture.md").read_text()
+
+
 def assignments_to_state(tree: ast.AST) -> list[ast.Attribute]:
     """Find where an attribute named ``state`` is set."""
     found = [node for node in ast.walk(tree) if isinstance(node, ast.Attribute)]

@@ -22,8 +22,8 @@ START_S = 20.0
 STOP_S = 10.0
 
 QUICK = (
-    *("--first-event-timeout-s", "2"),
-    *("--stall-timeout-s", "2"),
+    *("--first-event-timeout-s", "1"),
+    *("--stall-timeout-s", "1"),
     *("--backoff-base-s", "0.02"),
     *("--backoff-max-s", "0.05"),
     # The budget has tests of its own; here hundreds of faults come in a second.

@@ -65,7 +65,9 @@ class Cut:
             event = self.first.events[count]
             # A broken connection breaks off inside a chunk as well.
             whole = self.way in {"clean", "close"}
-            pieces.append(event[:begun] if whole else Raw(b"%x\r\n%b" % (len(event), event[:begun])))
+            pieces.append(
+                event[:begun] if whole else Raw(b"%x\r\n%b" % (len(event), event[:begun]))
+            )
         if self.way == "close":
             cut = sse(*pieces, end="fin", framing="close")
         else:

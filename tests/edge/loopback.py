@@ -31,7 +31,10 @@ LOOPS: dict[str, Callable[[], asyncio.AbstractEventLoop]] = {
 }
 """The loops the proxy runs on."""
 
-Talk = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+Pairs = list[tuple[str, str]]
+"""Headers as they came."""
+
+Play = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 """What a raw server does with one connection, which is closed afterwards."""
 
 
@@ -41,7 +44,7 @@ def made(**values: Any) -> Settings:
 
 
 @contextlib.asynccontextmanager
-async def raw_server(talk: Talk, **options: Any) -> AsyncIterator[int]:
+async def raw_server(play: Play, **options: Any) -> AsyncIterator[int]:
     """Serve raw connections on a free port; ``options`` are those of ``asyncio.start_server``."""
     open_now: dict[asyncio.StreamWriter, asyncio.Event] = {}
 
@@ -49,7 +52,7 @@ async def raw_server(talk: Talk, **options: Any) -> AsyncIterator[int]:
         over = open_now[writer] = asyncio.Event()
         try:
             with contextlib.suppress(ConnectionError, EOFError):
-                await talk(reader, writer)
+                await play(reader, writer)
         finally:
             writer.close()
             with contextlib.suppress(ConnectionError):
@@ -110,6 +113,18 @@ async def ask(port: int, request: bytes) -> Got:
     try:
         writer.write(request)
         return await read_answer(reader, head_only=request.startswith(b"HEAD "))
+    finally:
+        writer.close()
+        with contextlib.suppress(ConnectionError):
+            await writer.wait_closed()
+
+
+async def talk(port: int, data: bytes) -> bytes:
+    """Send bytes to a port, return all that comes back until the connection ends."""
+    reader, writer = await asyncio.open_connection(HOST, port)
+    try:
+        writer.write(data)
+        return await reader.read()
     finally:
         writer.close()
         with contextlib.suppress(ConnectionError):

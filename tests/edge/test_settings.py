@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from edge.loopback import certificate
 from hypothesis import given
 from hypothesis import strategies as st
 
+from edge.loopback import certificate
 from proxy.settings import PREFIX, Settings, SettingsError, base_url, load
 
 MIB = 2**20

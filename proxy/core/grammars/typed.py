@@ -96,7 +96,7 @@ class AudioGrammar(TypedGrammar):
 class ThreadsGrammar(TypedGrammar):
     """Assistants: ``event: done`` with ``[DONE]`` is the end, errors are events of that name."""
 
-    language = ("thread.",)
+    language = ("thread",)
     error_name = b"error"
 
 

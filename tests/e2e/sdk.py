@@ -1,0 +1,197 @@
+"""The official ``openai`` SDK as applications use it, every way there is to read a stream.
+
+Knows the SDK and how an application would read it. Must not know that there is a proxy, but for
+its address.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import openai
+
+PROMPT = "How do streams end?"
+PATIENCE_S = 20.0
+
+
+@dataclass
+class Notes:
+    """What an application has seen of one call."""
+
+    text: str = ""
+    finished: bool = False
+    identities: set[str] = field(default_factory=set)
+    error: Exception | None = None
+
+    def chat(self, chunk: Any) -> None:
+        """Take a chunk of a chat."""
+        self.identities.add(chunk.id)
+        for choice in chunk.choices:
+            self.text += choice.delta.content or ""
+            for tool in choice.delta.tool_calls or ():
+                self.text += (tool.function and tool.function.arguments) or ""
+            self.finished |= bool(choice.finish_reason)
+
+    def chat_event(self, event: Any) -> None:
+        """Take an event of the chat helper."""
+        if event.type == "chunk":
+            self.chat(event.chunk)
+
+    def completion(self, chunk: Any) -> None:
+        """Take a chunk of a legacy completion."""
+        self.identities.add(chunk.id)
+        for choice in chunk.choices:
+            self.text += choice.text
+            self.finished |= bool(choice.finish_reason)
+
+    def response(self, event: Any) -> None:
+        """Take an event of a response."""
+        if event.type == "response.output_text.delta":
+            self.text += event.delta
+        if event.type.startswith("response.") and hasattr(event, "response"):
+            self.identities.add(event.response.id)
+        self.finished |= event.type == "response.completed"
+
+
+Read = Callable[[Any, str, Notes], Awaitable[None]]
+"""From a client and a model to what is noted."""
+
+
+def sync_client(base_url: str, retries: int = 0) -> openai.OpenAI:
+    """Make a client as a user would; without the proxies of the environment."""
+    return openai.OpenAI(
+        base_url=base_url,
+        api_key="test-key",
+        max_retries=retries,
+        timeout=PATIENCE_S,
+        http_client=openai.DefaultHttpxClient(trust_env=False, timeout=PATIENCE_S),
+    )
+
+
+def async_client(base_url: str, retries: int = 0) -> openai.AsyncOpenAI:
+    """Make an asynchronous client."""
+    return openai.AsyncOpenAI(
+        base_url=base_url,
+        api_key="test-key",
+        max_retries=retries,
+        timeout=PATIENCE_S,
+        http_client=openai.DefaultAsyncHttpxClient(trust_env=False, timeout=PATIENCE_S),
+    )
+
+
+def _messages() -> Any:
+    return [{"role": "user", "content": PROMPT}]
+
+
+# --- one after another ----------------------------------------------------------------------
+
+
+def _sync(open_: Callable[[Any, str], Iterator[Any]], note: Callable[[Notes, Any], None]) -> Read:
+    def read(client: Any, model: str, notes: Notes) -> None:
+        for event in open_(client, model):
+            note(notes, event)
+
+    async def in_thread(client: Any, model: str, notes: Notes) -> None:
+        await asyncio.to_thread(read, client, model, notes)
+
+    return in_thread
+
+
+def _async(
+    open_: Callable[[Any, str], AsyncIterator[Any]], note: Callable[[Notes, Any], None]
+) -> Read:
+    async def read(client: Any, model: str, notes: Notes) -> None:
+        async for event in open_(client, model):
+            note(notes, event)
+
+    return read
+
+
+def _chat(client: Any, model: str) -> Iterator[Any]:
+    yield from client.chat.completions.create(model=model, messages=_messages(), stream=True)
+
+
+def _chat_helper(client: Any, model: str) -> Iterator[Any]:
+    with client.chat.completions.stream(model=model, messages=_messages()) as stream:
+        yield from stream
+        assert stream.get_final_completion().choices[0].finish_reason
+
+
+def _completion(client: Any, model: str) -> Iterator[Any]:
+    yield from client.completions.create(model=model, prompt=PROMPT, stream=True)
+
+
+def _response(client: Any, model: str) -> Iterator[Any]:
+    yield from client.responses.create(model=model, input=PROMPT, stream=True)
+
+
+def _response_helper(client: Any, model: str) -> Iterator[Any]:
+    with client.responses.stream(model=model, input=PROMPT) as stream:
+        yield from stream
+        assert stream.get_final_response().status == "completed"
+
+
+async def _chat_async(client: Any, model: str) -> AsyncIterator[Any]:
+    stream = await client.chat.completions.create(model=model, messages=_messages(), stream=True)
+    async for chunk in stream:
+        yield chunk
+
+
+async def _chat_helper_async(client: Any, model: str) -> AsyncIterator[Any]:
+    async with client.chat.completions.stream(model=model, messages=_messages()) as stream:
+        async for event in stream:
+            yield event
+        assert (await stream.get_final_completion()).choices[0].finish_reason
+
+
+async def _completion_async(client: Any, model: str) -> AsyncIterator[Any]:
+    async for chunk in await client.completions.create(model=model, prompt=PROMPT, stream=True):
+        yield chunk
+
+
+async def _response_async(client: Any, model: str) -> AsyncIterator[Any]:
+    async for event in await client.responses.create(model=model, input=PROMPT, stream=True):
+        yield event
+
+
+async def _response_helper_async(client: Any, model: str) -> AsyncIterator[Any]:
+    async with client.responses.stream(model=model, input=PROMPT) as stream:
+        async for event in stream:
+            yield event
+        assert (await stream.get_final_response()).status == "completed"
+
+
+READERS: dict[str, tuple[str, Read]] = {
+    "chat": ("chat_completions", _sync(_chat, Notes.chat)),
+    "chat-helper": ("chat_completions", _sync(_chat_helper, Notes.chat_event)),
+    "completions": ("completions", _sync(_completion, Notes.completion)),
+    "responses": ("responses", _sync(_response, Notes.response)),
+    "responses-helper": ("responses", _sync(_response_helper, Notes.response)),
+    "chat-async": ("chat_completions", _async(_chat_async, Notes.chat)),
+    "chat-helper-async": ("chat_completions", _async(_chat_helper_async, Notes.chat_event)),
+    "completions-async": ("completions", _async(_completion_async, Notes.completion)),
+    "responses-async": ("responses", _async(_response_async, Notes.response)),
+    "responses-helper-async": ("responses", _async(_response_helper_async, Notes.response)),
+}
+"""Every way to read a stream, with its endpoint."""
+
+
+async def read_all(reader: str, base_url: str, models: Sequence[str]) -> list[Notes]:
+    """Read a stream of each model at once with one client; exceptions are noted, of any kind."""
+
+    async def one(client: Any, model: str) -> Notes:
+        notes = Notes()
+        try:
+            await READERS[reader][1](client, model, notes)
+        except Exception as error:  # noqa: BLE001 - whatever an application would meet
+            notes.error = error
+        return notes
+
+    if reader.endswith("-async"):
+        async with async_client(base_url) as client:
+            return await asyncio.gather(*(one(client, model) for model in models))
+    with sync_client(base_url) as sync:
+        return await asyncio.gather(*(one(sync, model) for model in models))
