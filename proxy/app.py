@@ -1,6 +1,6 @@
 """One process: two listeners, signals, drain.
 
-Knows the order of starting and stopping. Must not know requests. The drain (reliability: 4)
+Knows the order of starting and stopping. Must not know requests. The drain
 first turns unready, then stops accepting, then waits, and ends loudly what is left.
 """
 

@@ -72,6 +72,6 @@ class Decoder:
             raw = data[0] & 0x0F != _ZLIB_METHOD or (data[0] << 8 | data[1]) % 31
             self._decompress = zlib.decompressobj(-zlib.MAX_WBITS if raw else zlib.MAX_WBITS)
         elif self._coding == "gzip" or data.startswith(_GZIP_MAGIC):
-            # Some gateways compress without saying so (faults: #29).
+            # Some gateways compress without saying so (router-for-me/CLIProxyAPI#1834).
             self._decompress = zlib.decompressobj(_GZIP)
         return data

@@ -69,7 +69,10 @@ class Downstream:
             self.last_write = self._loop.time()
 
     async def end(self, data: bytes = b"") -> web.StreamResponse:
-        """Write the last bytes and the body's end, in one segment if possible (faults: #19)."""
+        """Write the last bytes and the body's end.
+
+        In one segment if possible: split, they look cut to some (node-fetch/node-fetch#1576).
+        """
         response = self.response or web.Response()
         if data or response.prepared:
             await response.write_eof(data)
@@ -89,5 +92,9 @@ class Downstream:
 
     async def _begin(self, response: web.StreamResponse) -> None:
         self.response = response
+        if self._client.version < HttpVersion11 and response.content_length is None:
+            # Nothing but the close ends such a body; aiohttp 3.14.5 would keep it open.
+            response.force_close()
+            response.headers.pop("Connection", None)
         await response.prepare(self._client)
         self.last_write = self._loop.time()

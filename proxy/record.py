@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 import secrets
 from collections.abc import Callable
+from dataclasses import replace
 
 from aiohttp import web
 from prometheus_client import Histogram
@@ -44,6 +45,8 @@ class Record:
         self._model_asked = request.model
         self._clock = clock
         self._started = clock()
+        self.asked = 0
+        """Upstream requests made so far; one that is waited for is not made yet."""
         self._stream = False
         self._over = False
         self._noted = 0
@@ -105,6 +108,7 @@ class Record:
         self._over = True
         metrics = self._edge.metrics
         report = self._session.report()
+        report = replace(report, attempts=report.attempts[: self.asked])
         if status:
             metrics.requests.labels(self.endpoint, code_label(status)).inc()
         metrics.record_attempts(self.endpoint, report)

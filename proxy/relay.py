@@ -120,7 +120,8 @@ class Relay:
         via = f"1.1 {self._edge.pseudonym}"
         headers = to_upstream(self._client.headers.items(), via=via, stream=self._stream)
         request = self._request
-        fresh = self._session.attempts > 1
+        fresh = self._record.asked > 0
+        self._record.asked += 1
         opening = self._edge.upstream.open(
             request.method, request.target, headers, self._body, fresh=fresh
         )
@@ -252,7 +253,7 @@ class Relay:
 
     async def _open(self) -> None:
         if self._down.response is None:
-            await self._down.open_stream(self._answer, self._session.attempts)
+            await self._down.open_stream(self._answer, self._record.asked)
 
     def _end(self, fault: Fault | None, *, detail: str = "", stale: bool = False) -> Open | Finish:
         self._broken = fault is not None
@@ -270,7 +271,7 @@ class Relay:
     async def _finish(self, finish: Finish) -> web.StreamResponse:
         if finish.reply is not None:
             if self._down.response is None:
-                return self._down.refuse(finish.reply, self._session.attempts)
+                return self._down.refuse(finish.reply, self._record.asked)
             # An answer that is no stream is half passed on; a clean end would call it whole.
             return self._down.break_off()
         await self._open()
@@ -294,7 +295,7 @@ class Relay:
 
     async def _pass_on(self, answer: Answer, data: bytes = b"") -> web.StreamResponse:
         """Give the upstream's answer to the client as it comes."""
-        await self._down.open_passing(answer, self._session.attempts)
+        await self._down.open_passing(answer, self._record.asked)
         await self._down.write(data)
         end = AttemptEnd()
         try:

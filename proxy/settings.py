@@ -111,6 +111,9 @@ class Settings(BaseSettings):
         ByteSize(64 * 2**20),
         description="cap of a JSON request body, kept to be repeated; larger: 413. Uploads: none",
     )
+    journal_max_bytes: Size = Field(
+        ByteSize(4 * 2**20), description="cap of what is held or remembered of one stream"
+    )
     drain_grace_s: SecondsOrOff = Field(
         0, description="after SIGTERM: unready at once, but still accepting for this long"
     )
@@ -198,6 +201,7 @@ class Settings(BaseSettings):
             backoff_max_s=self.backoff_max_s,
             retry_after_max_s=self.retry_after_max_s,
             max_event_bytes=self.max_event_bytes,
+            journal_max_bytes=self.journal_max_bytes,
             skip_malformed=self.malformed_events == "skip",
         )
 

@@ -12,7 +12,7 @@ _ENOUGH = 64 * 1024
 
 
 def looks_like_events(data: bytes, *, ended: bool) -> bool | None:
-    """Judge by the first bytes; None while there are too few (faults: #31)."""
+    """Judge by the first bytes; None while there are too few (openclaw/openclaw#97474)."""
     text = data.removeprefix(_BOM).lstrip()
     if text.startswith(_FIELDS):
         return True

@@ -30,7 +30,7 @@ _READ_BUFSIZE = 128 * 1024
 """aiohttp reads ahead twice this much before it pauses the upstream; a slow client costs that."""
 
 _KEEPALIVE_S = 15.0
-"""Idle connections are given up before most upstreams give them up (faults: #17)."""
+"""Idle connections are given up before most upstreams give them up (openai/openai-python#371)."""
 
 
 class UpstreamFault(Exception):  # noqa: N818 - a fault is the field's word
@@ -144,7 +144,7 @@ class Answer:
                 data = await content.readany()
         except aiohttp.ClientError:
             # readany() raises at once, before it hands out what had come (aiohttp 3.14.5);
-            # those bytes may hold the end of the answer (faults: #15).
+            # those bytes may hold the end of the answer (opensandbox-group/OpenSandbox#1461).
             data = content._read_nowait(-1)  # noqa: SLF001 - no public way to them
             if not data:
                 raise UpstreamFault(self._how_it_broke()) from None
@@ -222,11 +222,17 @@ _FAULTS: tuple[tuple[type[BaseException], Fault, str], ...] = (
 def _fault_of(error: BaseException, *, reused: bool) -> UpstreamFault:
     for kind, fault, detail in _FAULTS:
         if isinstance(error, kind):
-            died = isinstance(
-                error, aiohttp.ServerDisconnectedError | ConnectionResetError | OSError
-            )
-            return UpstreamFault(fault, detail, stale=reused and died and fault is Fault.RESET)
+            stale = reused and fault is Fault.RESET and _came_to_nothing(error)
+            return UpstreamFault(fault, detail, stale=stale)
     raise error
+
+
+def _came_to_nothing(error: BaseException) -> bool:
+    """Say whether a connection died before any byte of an answer."""
+    if isinstance(error, aiohttp.ServerDisconnectedError):
+        # Otherwise the message is the head as far as it came, which means work was done.
+        return isinstance(error.message, str)
+    return isinstance(error, OSError)
 
 
 def _client(settings: Settings, **pooling: Any) -> aiohttp.ClientSession:

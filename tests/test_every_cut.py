@@ -167,7 +167,7 @@ def expect(cut: Stream, offset: int, end: AttemptEnd) -> Expected:
     inside = next((b for b in cut.blocks if b.start < offset < b.end and b.data is not None), None)
     inside = None if ended else inside
     if inside is not None and offset >= inside.end - 2:
-        # Only (a part of) the blank line is missing (faults: #21).
+        # Only (a part of) the blank line is missing (openai/openai-node#2725).
         is_terminal = cut.terminal is not None and inside is cut.events[cut.terminal]
         events += end is CLEAN or is_terminal
         ended = is_terminal

@@ -77,7 +77,7 @@ class Attempt:
         """Take the end of the body: an event that lacks only its blank line is still used.
 
         After a clean end that is any event with whole JSON data; after a broken one only a
-        terminal event (faults: #21).
+        terminal event or an error (openai/openai-node#2725).
         """
         self.closed = True
         events: list[Event] = []
@@ -174,4 +174,5 @@ class Attempt:
         self.offset = self._pending_at if found < 0 else start
 
     def _would_end(self, event: Event) -> bool:
-        return copy.deepcopy(self.grammar).read(event) is Kind.TERMINAL
+        kind = copy.deepcopy(self.grammar).read(event)
+        return kind is Kind.TERMINAL or kind is Kind.ERROR

@@ -6,7 +6,7 @@ Commands are imperatives, facts are nouns. Knows no logic but the words of our o
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from proxy.core.errors import (
     STREAM_INCOMPLETE,
@@ -59,16 +59,16 @@ class Report:
     usage: bytes
 
 
+_THOSE = "The {} events before this one are"
 _TIMEOUTS = frozenset({Fault.STALL, Fault.FIRST_EVENT_TIMEOUT})
 
 
 def own_error(fault: Fault, detail: str, events: int) -> UpstreamError:
     """Say in the stream that it is not complete, and why."""
-    given = (
-        f"The {events} events before this one are whole, but the answer is not complete"
-        if events
-        else "No part of the answer was received"
-    )
+    given = "No part of the answer was received"
+    if events:
+        those = "The 1 event before this one is" if events == 1 else _THOSE.format(events)
+        given = f"{those} whole, but the answer is not complete"
     because = f" ({detail})" if detail else ""
     return UpstreamError(
         message=f"{_sentence(fault)}{because}. {given}. [{fault.value}]",
@@ -92,8 +92,13 @@ def internal_error() -> UpstreamError:
     return UpstreamError(message, UPSTREAM_ERROR, STREAM_INCOMPLETE, None, 500, transient=True)
 
 
-def http_reply(fault: Fault, phase: Phase, attempts: int, detail: str) -> Reply:
-    """Return the HTTP error for a stream that failed before anything was sent."""
+def http_reply(
+    fault: Fault, phase: Phase, attempts: int, detail: str, *, should_retry: bool = False
+) -> Reply:
+    """Return the HTTP error for a stream that failed before anything was sent.
+
+    SDKs are told not to retry, which would multiply our attempts, but where none was allowed us.
+    """
     status, code = 502, STREAM_INCOMPLETE
     if fault in _TIMEOUTS:
         status, code = 504, "upstream_timeout"
@@ -103,7 +108,9 @@ def http_reply(fault: Fault, phase: Phase, attempts: int, detail: str) -> Reply:
         code = "upstream_unreachable"
     tries = "1 attempt was made" if attempts == 1 else f"{attempts} attempts were made"
     because = f" ({detail})" if detail else ""
-    return error_reply(status, code, f"{_sentence(fault)}{because}. {tries}. [{fault.value}]")
+    text = f"{_sentence(fault)}{because}. {tries}. [{fault.value}]"
+    reply = error_reply(status, code, text)
+    return replace(reply, should_retry=should_retry)
 
 
 def _sentence(fault: Fault) -> str:

@@ -96,7 +96,7 @@ def retryable_status(status: int) -> bool:
 
 
 def read_error(data: bytes, status: int = 0) -> UpstreamError:
-    """Read an error out of a JSON text in any of the forms met in the field (faults: #4).
+    """Read an error out of a JSON text in any of the forms met in the field.
 
     ``status`` is the HTTP status it came with, or 0 when it came inside a stream.
     """

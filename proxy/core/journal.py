@@ -19,6 +19,8 @@ class Journal:
     size: int = 0
     content: bool = False
     openers: list[Event] = field(default_factory=list)
+    full: bool = False
+    """Whether more openers were given than are remembered, so that nothing can follow them."""
 
     def give(self, encoded: bytes) -> bytes:
         """Note one encoded event on its way to the client, and return it."""

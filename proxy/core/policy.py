@@ -18,4 +18,5 @@ class Policy:
     backoff_max_s: float = 8.0
     retry_after_max_s: float = 60.0
     max_event_bytes: int = 16 * 2**20
+    journal_max_bytes: int = 4 * 2**20
     skip_malformed: bool = False

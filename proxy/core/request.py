@@ -7,6 +7,7 @@ stream is read and whether it may be repeated. Must not know headers: they are t
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -58,11 +59,18 @@ class Request:
 
     @cached_property
     def asks_stream(self) -> bool:
-        """Whether the client asked for a stream (protocol: A.1)."""
+        """Whether the client asked for a stream."""
         if self.method == "GET":
             query = parse_qs(self.target.partition("?")[2])
             return query.get("stream", ["false"])[-1].lower() == "true"
         return self._fields.stream is True or self._fields.stream_format == "sse"
+
+    @cached_property
+    def starting_after(self) -> int:
+        """The number after which a re-attached Responses stream goes on, or -1."""
+        query = parse_qs(self.target.partition("?")[2])
+        number = query.get("starting_after", [""])[-1]
+        return int(number) if re.fullmatch(r"[0-9]{1,18}", number) else -1
 
     @property
     def model(self) -> str:

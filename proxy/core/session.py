@@ -38,6 +38,7 @@ class StreamSession:
         self._budget = budget
         self._journal = Journal()
         self._held: list[Event] = []
+        self._held_size = 0
         self._ledger = Ledger(self._journal)
         self._outcome: StreamOutcome | None = None
         budget.deposit()
@@ -55,7 +56,7 @@ class StreamSession:
 
     @property
     def data_events(self) -> int:
-        """Data events read in this attempt; comments do not count (faults: #7)."""
+        """Data events read in this attempt; comments do not count (coder/coder#26005)."""
         return self._attempt.grammar.events
 
     @property
@@ -76,7 +77,7 @@ class StreamSession:
 
     def receive_data(self, data: bytes) -> bytes:
         """Take one read, return what goes to the client now: whole events, or nothing."""
-        if self._attempt.settled:
+        if self._attempt.settled or self.state in FINAL:
             return b""
         return self._give(self._attempt.feed(data))
 
@@ -85,7 +86,7 @@ class StreamSession:
         self.answered = True
         if self.state is not State.OPENING:
             return b""
-        self._journal.openers += self._held
+        self._remember(self._held)
         return self._flush()
 
     def _give(self, events: list[Event]) -> bytes:
@@ -109,10 +110,21 @@ class StreamSession:
             return self._flush() + self._journal.give(event.encode())
         # An opener that lacks its blank line comes at the end, where an attempt may yet follow.
         if self.answered and self.state is State.OPENING and not self._attempt.closed:
-            self._journal.openers.append(event)
+            self._remember([event])
             return self._journal.give(event.encode())
         self._held.append(event)
-        return b""
+        self._held_size += len(event.data)
+        # The hold must not grow without bound, nor fail a healthy stream: it ends early.
+        too_much = self._held_size > self._policy.journal_max_bytes
+        return self.commit_by_time() if too_much else b""
+
+    def _remember(self, openers: list[Event]) -> None:
+        journal = self._journal
+        journal.openers += openers
+        size = sum(len(event.data) for event in journal.openers)
+        if size > self._policy.journal_max_bytes:
+            journal.full = True
+            journal.openers.clear()
 
     def _flush(self) -> bytes:
         self.answered = True
@@ -139,8 +151,10 @@ class StreamSession:
                 self._note(fault, end, Phase.AFTER_TERMINAL, IncidentOutcome.SWALLOWED)
             return Finish(body)
         fault = attempt.name_fault(end)
-        clean = end.fault is None and not attempt.partial
-        if attempt.fault is None and attempt.head and attempt.grammar.whole(clean=clean):
+        clean = end.fault is None and attempt.fault is None and not attempt.partial
+        # Behind a finished answer a broken event is as good as none.
+        sound = attempt.fault in {None, Fault.MALFORMED_EVENT, Fault.OVERSIZE_EVENT}
+        if sound and attempt.head and attempt.grammar.whole(clean=clean):
             if not clean:
                 self._note(fault, end, Phase.AFTER_TERMINAL, IncidentOutcome.REPAIRED)
             return Finish(body + self._complete_unmarked())
@@ -169,7 +183,7 @@ class StreamSession:
         plan = climb(self._situation(fault, end, hopeless=hopeless))
         if plan is not None and not plan.free and not self._budget.withdraw(now):
             plan = None
-        outcome = IncidentOutcome.SURFACED if plan is None else IncidentOutcome.RESTARTED
+        outcome = IncidentOutcome.SURFACED if plan is None else plan.outcome
         phase = self._phase()
         self._note(fault, end, phase, outcome)
         self._ledger.recovered("failed")
@@ -182,9 +196,12 @@ class StreamSession:
             return Finish(body + self._tell(error))
         if fault is Fault.HTTP_STATUS:
             return Finish(pass_on=True)
+        # Who forbade us to retry may do it himself.
+        theirs = not self._request.recovery and not hopeless
         if error is not None:
-            return Finish(reply=reply_of(error))
-        return Finish(reply=http_reply(fault, phase, self.attempts, end.detail))
+            return Finish(reply=reply_of(error, should_retry=theirs))
+        reply = http_reply(fault, phase, self.attempts, end.detail, should_retry=theirs)
+        return Finish(reply=reply)
 
     def _situation(self, fault: Fault, end: AttemptEnd, *, hopeless: bool) -> Situation:
         return Situation(
@@ -225,6 +242,7 @@ class StreamSession:
         """Note that the upstream's answer was no stream and went to the client as it was."""
         if end.fault is not None:
             self._note(end.fault, end, Phase.MID_CONTENT, IncidentOutcome.SURFACED)
+        self._ledger.recovered("success" if end.fault is None else "failed")
         if self.state not in FINAL:
             self._go(Signal.TERMINAL if end.fault is None else Signal.GIVE_UP)
 
@@ -233,6 +251,7 @@ class StreamSession:
         if self.state in FINAL:
             return Finish()
         self._outcome = StreamOutcome.ABORTED
+        self._ledger.recovered("failed")
         self._go(Signal.GIVE_UP)
         if self.answered:
             events = self._attempt.grammar.error_events(error, retryable=error.transient)
@@ -250,6 +269,7 @@ class StreamSession:
     def _begin(self, reason: str) -> None:
         self._ledger.reasons.append(reason)
         self._held.clear()
+        self._held_size = 0
         self._attempt = Attempt(
             self._request, self._policy, self._ledger.repaired, self._journal.openers
         )

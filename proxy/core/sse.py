@@ -183,7 +183,7 @@ class EventSplitter:
             elif field in _STRIPPED and (field or colon):
                 seen.add(_STRIPPED[field])
             elif line.startswith(b"{") and line.endswith(b"}"):
-                # A JSON object on a line of its own, without its "data:" (faults 4 and 44).
+                # A JSON object without its "data:" (danny-avila/LibreChat#4820).
                 data.append(line)
         for repair in sorted(seen):
             self._count(repair)
@@ -192,7 +192,7 @@ class EventSplitter:
         return None
 
     def _hold_dataless(self, name: bytes) -> None:
-        # Nobody can use an event without data, and SDKs die of it (openai-python#2722). Its
+        # Nobody can use an event without data, and SDKs die of it (openai/openai-python#2722). Its
         # name may belong to the next one, though.
         self._drop_dangling()
         self._dangling = name

@@ -107,7 +107,7 @@ def closed(tail: bytes, end: AttemptEnd) -> tuple[list[Event], Fault, dict[str, 
 
 @pytest.mark.parametrize("ending", [b"", b"\n", b"\r", b"\r\n"])
 def test_a_whole_event_without_its_blank_line_is_used_after_a_clean_end(ending: bytes) -> None:
-    """It is one JSON value, so nothing can be missing (faults: #21)."""
+    """It is one JSON value, so nothing can be missing (openai/openai-node#2725)."""
     events, fault, repairs = closed(sse(STOP)[:-2] + ending, CLEAN)
     assert [event.encode() for event in events] == [sse(STOP)]
     assert fault is Fault.CLEAN_EOF

@@ -1,4 +1,4 @@
-"""Errors as upstreams tell them (faults: #4), and the replies made of them."""
+"""Errors as upstreams tell them (vllm-project/vllm#27194), and the replies made of them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from proxy.core.errors import (
     retryable_status,
 )
 
-# The forms quoted in faults.md #4, each with what it must be read as.
+# The forms met in the field, each with what it must be read as.
 FIELD_FORMS = {
     "quota by its message": (
         b'{"error":{"message":"quota exceeded"}}',

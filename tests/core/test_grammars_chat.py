@@ -142,7 +142,7 @@ def test_a_finish_reason_that_says_nothing_finishes_nothing(reason: Any) -> None
 
 
 def test_done_without_any_finish_reason_is_let_pass() -> None:
-    """Some servers never send one (faults: #23)."""
+    """Some servers never send one (anomalyco/opencode#43882)."""
     grammar = fresh()
     read(grammar, chunk(content="x"))
     assert not grammar.whole(clean=True)
@@ -150,13 +150,13 @@ def test_done_without_any_finish_reason_is_let_pass() -> None:
 
 
 def test_done_alone_is_not_an_answer() -> None:
-    """A 200 that holds nothing but [DONE] is empty (faults: #22)."""
+    """A 200 that holds nothing but [DONE] is empty (coder/aibridge#56)."""
     assert read(fresh(), "[DONE]") is Kind.UNFINISHED
 
 
 @pytest.mark.parametrize("form", ["[DONE] ", "[DONE]\r", "[DONE]."])
 def test_forms_of_done_are_recognised(form: str) -> None:
-    """The SDKs match its beginning (protocol: A.2)."""
+    """The SDKs match its beginning."""
     grammar = fresh()
     read(grammar, chunk(finish="stop"))
     assert read(grammar, form) is Kind.TERMINAL
@@ -321,7 +321,7 @@ def test_the_first_opener_that_has_a_field_decides() -> None:
 
 
 def test_a_role_is_taken_out_once_given_and_the_empty_chunk_with_it() -> None:
-    """Python would add it up to "assistantassistant" (protocol: rule 8)."""
+    """Python would add it up to "assistantassistant"."""
     grammar = following(FIRST)
     assert joined(grammar, chunk(role="assistant", content="")) is None
     assert joined(grammar, chunk(role="assistant", content="Hi")) == chunk(content="Hi")

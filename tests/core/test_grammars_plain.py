@@ -168,7 +168,7 @@ UNFINISHED = [
 
 @pytest.mark.parametrize(("family", "payload"), UNFINISHED)
 def test_a_clean_end_before_the_last_event_is_not_whole(family: str, payload: Any) -> None:
-    """A clean HTTP end proves nothing (protocol: A.2, rule 1 of section 0)."""
+    """A clean HTTP end proves nothing."""
     grammar = fresh(family)
     assert read(grammar, payload) is Kind.EVENT
     assert not grammar.whole(clean=True)
@@ -184,7 +184,7 @@ def test_a_clean_end_before_the_last_event_is_not_whole(family: str, payload: An
     ],
 )
 def test_the_last_event_of_a_known_family_ends_the_stream(family: str, kind: str) -> None:
-    """What the upstream does after it is not the client's trouble (protocol: A.2)."""
+    """What the upstream does after it is not the client's trouble."""
     assert read(fresh(family), {"type": kind}) is Kind.TERMINAL
 
 
@@ -208,7 +208,7 @@ def test_an_error_in_an_unknown_stream_is_the_clients_to_read() -> None:
 
 @KNOWN
 def test_an_event_named_error_fails_a_known_stream(family: str) -> None:
-    """It is the upstream's own word that it failed (protocol: A.4)."""
+    """It is the upstream's own word that it failed."""
     grammar = fresh(family)
     payload = {"message": "m", "code": "server_error", "type": "server_error", "param": None}
     assert read(grammar, payload, name=b"error") is Kind.ERROR

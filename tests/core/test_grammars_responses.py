@@ -89,7 +89,7 @@ def test_the_name_of_the_event_stands_in_for_a_missing_type() -> None:
 
 @pytest.mark.parametrize("kind", ["completed", "incomplete", "cancelled"])
 def test_each_legal_ending_is_terminal(kind: str) -> None:
-    """A token limit or a filter is a legal end, never to be recovered (protocol: A.3)."""
+    """A token limit or a filter is a legal end, never to be recovered."""
     grammar = fresh()
     assert read(grammar, lifecycle(kind, 5, usage={"total_tokens": 3})) is Kind.TERMINAL
     assert json.loads(grammar.usage) == {"total_tokens": 3}
@@ -111,7 +111,7 @@ def test_nothing_but_the_terminal_event_completes_a_response() -> None:
 
 
 def test_done_does_not_belong_here() -> None:
-    """It is dropped, and is no event (faults: #60)."""
+    """It is dropped, and is no event (googleapis/java-genai#1084)."""
     grammar = fresh()
     assert read(grammar, "[DONE]") is Kind.SURPLUS
     assert grammar.events == 0
@@ -141,7 +141,7 @@ def test_text_that_contains_the_thing_is_not_the_thing(text: str) -> None:
     ids=["flat", "nested", "untyped", "string"],
 )
 def test_each_form_of_error_event_is_told_anew(payload: Any, code: str | None) -> None:
-    """Strict clients miss most forms, so none of them is native (faults: #41)."""
+    """Strict clients miss most forms, so none of them is native (zyycn/codex-proxy-rs#90)."""
     grammar = fresh()
     assert read(grammar, payload) is Kind.ERROR
     assert grammar.error is not None
@@ -170,7 +170,7 @@ def test_an_error_field_of_a_typed_event_is_no_error() -> None:
 
 
 def test_the_error_events_continue_the_sequence_with_the_known_response() -> None:
-    """Flat and nested in the first, the original response in the second (protocol: C.5)."""
+    """Flat and nested in the first, the original response in the second."""
     grammar = fresh()
     read(grammar, lifecycle("created", 0, "resp_9", model="m"), spoken(1), spoken(2))
     first, second = told(grammar, retryable=True)

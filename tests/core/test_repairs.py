@@ -89,7 +89,7 @@ def test_a_healthy_event_keeps_its_own_bytes() -> None:
 
 
 def test_bytes_that_are_not_utf8_are_replaced() -> None:
-    """Each becomes U+FFFD; openai-python dies of them (faults: #30)."""
+    """Each becomes U+FFFD; openai-python dies of them (ggml-org/llama.cpp#4036)."""
     mended = Mended(b'data: {"a":"x\xff\xc3y"}\n\n')
     assert mended.data == ['{"a":"x\ufffd\ufffdy"}'.encode()]
     assert mended.repairs == {"replaced_utf8": 1}
@@ -106,7 +106,7 @@ def test_a_name_that_is_not_utf8_is_replaced() -> None:
     [("\u2028", b"\\u2028"), ("\u2029", b"\\u2029"), ("\x85", b"\\u0085")],
 )
 def test_raw_line_separators_are_escaped(separator: str, escape: bytes) -> None:
-    """The value stays the same, but ``splitlines`` clients no longer cut it (faults: #20)."""
+    """The value stays the same, but ``splitlines`` no longer cuts it (openai/openai-python#1230)."""
     mended = Mended(f'data: {{"a":"x{separator}y"}}\n\n'.encode())
     assert mended.data == [b'{"a":"x%by"}' % escape]
     assert json.loads(mended.data[0]) == {"a": f"x{separator}y"}
@@ -197,7 +197,7 @@ def test_no_repair_lets_a_line_end_into_an_event(
     ids=["no blank line", "no line end", "white space"],
 )
 def test_several_objects_in_one_event_are_split(data: bytes) -> None:
-    """Each is an event (faults: #27, #44)."""
+    """Each is an event (anomalyco/opencode#27365, danny-avila/LibreChat#4820)."""
     mended = Mended(sse(data))
     assert mended.data == [b'{"a":1}', b'{"b":"}{"}']
     assert mended.repairs == {"split_events": 1}
@@ -256,7 +256,7 @@ def test_nesting_too_deep_to_look_into_is_not_split() -> None:
 
 @pytest.mark.parametrize("prefix", [b"data: ", b"data:", b"data: data: data:"])
 def test_a_second_prefix_is_taken_off(prefix: bytes) -> None:
-    """A framework framed what was framed (faults: #50)."""
+    """A framework framed what was framed (paiml/aprender#2015)."""
     mended = Mended(sse(prefix + b'{"a":1}'))
     assert (mended.data, mended.repairs) == ([b'{"a":1}'], {"data_prefix": 1})
 
@@ -276,7 +276,7 @@ def test_a_prefix_before_anything_else_is_left(data: bytes) -> None:
 
 @pytest.mark.parametrize("data", [b": keepalive", b": OPENROUTER PROCESSING", b":"])
 def test_a_comment_wrapped_as_data_is_dropped(data: bytes) -> None:
-    """A gateway made it of a keep-alive (faults: #51)."""
+    """A gateway made it of a keep-alive (anomalyco/opencode#50871)."""
     mended = Mended(sse(data, {"a": 1}))
     assert (mended.data, mended.repairs) == ([b'{"a": 1}'], {"dropped_comment": 1})
 
@@ -292,14 +292,14 @@ def test_a_wrapped_comment_never_takes_an_event_with_it() -> None:
 
 @pytest.mark.parametrize("form", ["[DONE] ", "[DONE]\t", "[DONE]!"])
 def test_done_leaves_in_its_one_form(form: str) -> None:
-    """Newer SDKs want exactly that (protocol: A.2)."""
+    """Newer SDKs want exactly that."""
     mended = Mended(sse({"a": 1}, form))
     assert (mended.data[-1], mended.repairs) == (b"[DONE]", {"done_form": 1})
 
 
 @pytest.mark.parametrize("family", ["chat", "other"])
 def test_a_bare_done_gets_its_brackets(family: str) -> None:
-    """Some servers forget them (faults: #60)."""
+    """Some servers forget them (googleapis/java-genai#1084)."""
     mended = Mended(sse(chunk(finish="stop"), "DONE"), family)
     assert (mended.data[-1], mended.repairs) == (b"[DONE]", {"done_form": 1})
 

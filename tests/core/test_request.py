@@ -32,7 +32,7 @@ def post(body: bytes | None, target: str = "/chat/completions") -> Request:
     ids=str,
 )
 def test_a_post_asks_for_a_stream_in_its_json(body: Any, asked: bool) -> None:  # noqa: FBT001
-    """``stream`` is true, or speech is asked for as events (protocol: A.1)."""
+    """``stream`` is true, or speech is asked for as events."""
     assert post(json.dumps(body).encode()).asks_stream is asked
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from support import ask, lifecycle, raw
 
-from proxy.core.fault import AttemptEnd, Fault
+from proxy.core.fault import AttemptEnd, Fault, IncidentOutcome
 from proxy.core.grammars import grammar_for
 from proxy.core.journal import Journal
 from proxy.core.policy import Policy
@@ -16,7 +16,8 @@ from proxy.core.recovery import LADDER, Plan, Situation, climb
 from proxy.core.request import Request
 from proxy.core.sse import Event
 
-RESTART = Plan("restart", spread_s=0.5)
+RESTARTED = IncidentOutcome.RESTARTED
+RESTART = Plan("restart", RESTARTED, spread_s=0.5)
 OPENER = Event(b"response.created", raw(lifecycle("created", 0)))
 
 
@@ -79,21 +80,23 @@ def test_a_restart_that_would_not_be_honest_or_useful_is_not_made(reason: Situat
 def test_the_ceiling_of_the_wait_doubles_up_to_its_maximum(attempts: int, ceiling: float) -> None:
     """Full jitter below an exponential ceiling."""
     policy = Policy(max_attempts=99)
-    assert climb(situation(policy=policy, attempts=attempts)) == Plan("restart", spread_s=ceiling)
+    assert climb(situation(policy=policy, attempts=attempts)) == Plan(
+        "restart", RESTARTED, spread_s=ceiling
+    )
 
 
 @pytest.mark.parametrize("asked", [0.0, 1.0, 60.0])
 def test_a_wait_that_was_asked_for_is_kept_with_jitter_on_top(asked: float) -> None:
     """Clients that were told the same time do not return together."""
     plan = climb(situation(end=ended(retry_after_s=asked), attempts=2))
-    assert plan == Plan("restart", floor_s=asked, spread_s=0.5)
+    assert plan == Plan("restart", RESTARTED, floor_s=asked, spread_s=0.5)
 
 
 def test_the_jitter_on_top_never_exceeds_the_ceiling() -> None:
     """A small maximum bounds it as well."""
     policy = Policy(backoff_max_s=0.1)
     plan = climb(situation(policy=policy, end=ended(retry_after_s=3.0)))
-    assert plan == Plan("restart", floor_s=3.0, spread_s=0.1)
+    assert plan == Plan("restart", RESTARTED, floor_s=3.0, spread_s=0.1)
 
 
 def test_a_wait_longer_than_the_cap_is_the_clients() -> None:
@@ -107,7 +110,7 @@ def test_a_wait_longer_than_the_cap_is_the_clients() -> None:
 def test_a_stale_connection_is_retried_at_once_and_free() -> None:
     """Nothing was asked yet; it costs neither an attempt nor the budget."""
     stale = ended(stale=True, retry_after_s=999.0)
-    free = Plan("restart", free=True)
+    free = Plan("restart", RESTARTED, free=True)
     assert climb(situation(end=stale)) == free
     assert climb(situation(end=stale, attempts=3)) == free
 

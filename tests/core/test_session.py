@@ -7,6 +7,7 @@ from support import (
     ANSWER,
     CLEAN,
     CREATED,
+    CUT,
     DONE,
     HI,
     RESET,
@@ -118,7 +119,7 @@ def test_the_commit_by_time_after_content_changes_nothing() -> None:
 
 
 def test_data_events_count_events_and_not_comments() -> None:
-    """The clocks ask for them: comments prove no life of the generation (faults: #7)."""
+    """The clocks ask for them: comments prove no life of the generation (coder/coder#26005)."""
     session = start()
     feed(session, b": ping\n\n" + sse(ROLE, ROLE))
     assert session.data_events == 2
@@ -333,3 +334,39 @@ def test_an_opener_that_lacks_its_blank_line_goes_before_the_error() -> None:
     session.commit_by_time()
     feed(session, sse(ROLE)[:-1])
     assert payloads(finish(session).body)[0] == ROLE
+
+
+# --- the caps of what is held and remembered ---
+
+
+def test_a_hold_that_grows_past_its_cap_ends_early() -> None:
+    """Contentless chunks without end fail no stream and are not kept: they are given."""
+    session = start(journal_max_bytes=1000)
+    openers = [sse({**ROLE, "obfuscation": "x" * 300}) for _ in range(4)]
+    given = [feed(session, opener) for opener in openers]
+    assert given == [b"", b"", b"".join(openers[:3]), openers[3]]
+    assert session.answered
+
+
+def test_behind_openers_that_are_not_remembered_nothing_is_joined_on() -> None:
+    """Their identity is forgotten, so the fault is told."""
+    session = start(journal_max_bytes=100, max_attempts=3)
+    assert feed(session, sse({**ROLE, "obfuscation": "x" * 300}))
+    assert isinstance(finish(session, RESET), Finish)
+    assert session.report().outcome is StreamOutcome.FAILED
+
+
+def test_what_comes_after_the_end_was_told_is_not_given() -> None:
+    """The client has its ending."""
+    session = start(max_attempts=1)
+    finish(session, CUT)
+    assert feed(session, sse(HI)) == b""
+
+
+def test_who_forbade_retries_may_retry_himself() -> None:
+    """With recovery off no attempt of ours was spent, so an SDK need not be stopped."""
+    for recovery in (True, False):
+        session = start(ask(recovery=recovery), max_attempts=1)
+        reply = finish(session, CUT).reply
+        assert reply is not None
+        assert reply.should_retry is not recovery

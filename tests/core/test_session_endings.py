@@ -18,6 +18,7 @@ from support import (
     STOP,
     ask,
     begin,
+    chunk,
     facts,
     fail,
     feed,
@@ -32,6 +33,7 @@ from support import (
 from proxy.core.commands import Finish, Open, internal_error, shutdown_error
 from proxy.core.errors import UpstreamError
 from proxy.core.fault import AttemptEnd, Fault, IncidentOutcome, Phase, StreamOutcome
+from proxy.core.request import Request
 
 # --- honest endings after content ---
 
@@ -59,7 +61,7 @@ def test_after_content_a_cut_ends_with_one_error_event(family: str, first: Any) 
         "code": "stream_incomplete",
         "retryable": True,
     }
-    assert message.startswith("The upstream reset the connection. The 1 events before")
+    assert message.startswith("The upstream reset the connection. The 1 event before")
     assert message.endswith("[reset]")
     assert facts(session) == [(Fault.RESET, Phase.MID_CONTENT, IncidentOutcome.SURFACED)]
     assert session.report().outcome is StreamOutcome.FAILED
@@ -142,7 +144,7 @@ def test_a_deterministic_error_after_content_is_not_called_retryable() -> None:
     [("context_length_exceeded", 400), ("invalid_api_key", 401), ("insufficient_quota", 429)],
 )
 def test_a_deterministic_error_first_becomes_the_real_status(code: str, status: int) -> None:
-    """Repeating it would be a bug of its own (faults: #4)."""
+    """Repeating it would be a bug of its own (vllm-project/vllm#27194)."""
     session = start()
     feed(session, sse(ROLE, {"error": {"message": "m", "code": code}}) + DONE)
     end = finish(session)
@@ -304,7 +306,7 @@ def test_done_is_not_added_while_a_choice_is_open() -> None:
 
 
 def test_done_behind_an_open_choice_is_not_passed() -> None:
-    """A gateway's own [DONE] must not hide a cut (faults: #25)."""
+    """A gateway's own [DONE] must not hide a cut (router-for-me/CLIProxyAPI#4884)."""
     session = start(ask(n=2))
     feed(session, sse(HI, STOP) + DONE)
     assert "error" in payloads(finish(session).body)[0]
@@ -331,7 +333,7 @@ def test_a_fault_after_the_terminal_is_swallowed_and_counted(end: AttemptEnd) ->
 @pytest.mark.parametrize("end", [CLEAN, CUT, RESET])
 @pytest.mark.parametrize("missing", [1, 2])
 def test_a_terminal_event_that_lacks_its_blank_line_is_given(end: AttemptEnd, missing: int) -> None:
-    """It parses, so it is whole (faults: #21)."""
+    """It parses, so it is whole (openai/openai-node#2725)."""
     session = start()
     given = feed(session, ANSWER[:-missing]) + finish(session, end).body
     assert given == ANSWER
@@ -418,3 +420,32 @@ def test_an_answer_that_was_no_stream_is_noted(
     assert len(session.incidents) == count
     session.passed_on(CLEAN)
     assert session.report().outcome is outcome
+
+
+def test_a_broken_event_behind_a_finished_answer_is_as_good_as_none() -> None:
+    """Every choice has its finish_reason: the end mark is added and the incident counted."""
+    session = start()
+    feed(session, sse(HI, chunk(finish="stop")), b"data: not json\n\n")
+    assert finish(session).body == b"data: [DONE]\n\n"
+    (incident,) = session.incidents
+    assert (incident.fault, incident.phase) == (Fault.MALFORMED_EVENT, Phase.AFTER_TERMINAL)
+    assert session.report().outcome is StreamOutcome.COMPLETE
+
+
+def test_an_error_that_lacks_only_its_blank_line_is_still_told_after_a_reset() -> None:
+    """The upstream's own word says more than the reset behind it."""
+    session = start(max_attempts=1)
+    feed(session, sse(HI), sse({"error": {"message": "gone", "code": "server_error"}})[:-1])
+    (error,) = payloads(finish(session, RESET).body)
+    assert error["error"]["message"] == "gone"
+    (incident,) = session.incidents
+    assert incident.fault is Fault.IN_STREAM_ERROR
+
+
+def test_a_reattached_stream_that_never_spoke_is_numbered_from_its_cursor() -> None:
+    """The error takes the number after ``starting_after``."""
+    target = "/responses/resp_1?stream=true&starting_after=41"
+    session = start(Request("GET", target), max_attempts=1)
+    session.commit_by_time()
+    error, _ = payloads(finish(session, RESET).body)
+    assert error["sequence_number"] == 42

@@ -191,7 +191,7 @@ def test_exactly_one_space_after_the_colon_is_stripped(
 
 
 def test_a_missing_space_is_counted_once_a_body() -> None:
-    """It is legal, but naive clients die of it (faults: #28)."""
+    """It is legal, but naive clients die of it (huggingface/huggingface_hub#4536)."""
     reader = Reader()
     reader.read([b"data:1\n\ndata:2\n\n"])
     assert reader.repairs == {"data_space": 1}
@@ -229,7 +229,7 @@ def test_id_and_retry_are_stripped(reads: str) -> None:
 
 @CUTS
 def test_a_json_object_on_a_bare_line_is_data(reads: str) -> None:
-    """Servers forget "data:" in front of errors and further values (faults: #4, #44)."""
+    """Servers forget "data:" in front of errors and further values (danny-avila/LibreChat#4820)."""
     assert data_of(b'{"error":"gone"}\n\ndata: {"a":1}\n{"b":2}\n\n', reads) == [
         b'{"error":"gone"}',
         b'{"a":1}\n{"b":2}',

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import accumulate
+from itertools import accumulate, pairwise
 from typing import Literal, TypeAlias
 
 from proxy.demo.answers import Answer, Asked, Piece, Raw, sse
@@ -142,5 +142,5 @@ def borders(stream: Stream) -> list[int]:
     """Return the offsets where anything can change: all borders of events and beside them."""
     ends = [0, *accumulate(len(event) for event in stream.events)]
     near = {end + step for end in ends for step in (-3, -2, -1, 0, 1)}
-    middles = {(a + b) // 2 for a, b in zip(ends, ends[1:], strict=False)}
+    middles = {(a + b) // 2 for a, b in pairwise(ends)}
     return sorted(at for at in near | middles if 0 <= at <= ends[-1])

@@ -9,13 +9,15 @@ import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeAlias
 
-from e2e.wire import PATIENCE_S, Pairs
+from e2e.wire import PATIENCE_S, Pairs, Reply, call
 from proxy.demo.wire import reset
 
 EVENT_STREAM: Pairs = (("Content-Type", "text/event-stream"),)
 CHUNKED: Pairs = (("Transfer-Encoding", "chunked"),)
+JSON = ("Content-Type", "application/json")
+MULTIPART = ("Content-Type", "multipart/form-data; boundary=b")
 
 
 class Exchange:
@@ -152,3 +154,37 @@ class Stage:
         writer.close()
         with contextlib.suppress(ConnectionError):
             await writer.wait_closed()
+
+
+Told: TypeAlias = tuple[int, Pairs, bytes]
+"""Status, headers and body of an answer."""
+
+
+def plain(body: bytes = b"{}", *pairs: tuple[str, str]) -> Told:
+    """Return a JSON answer."""
+    return 200, [JSON, ("Content-Length", str(len(body))), *pairs], body
+
+
+async def through(  # noqa: PLR0913 - a call has so many parts
+    port: int,
+    stage: Stage,
+    told: Told,
+    *,
+    name: str,
+    target: str = "/v1/files",
+    method: str = "GET",
+    headers: Pairs = (),
+    version: str = "HTTP/1.1",
+    body: bytes | None = None,
+) -> tuple[Exchange, Reply]:
+    """Make one call through the proxy that is answered at once; return what each side saw."""
+
+    async def play(exchange: Exchange) -> None:
+        await exchange.body()
+        await exchange.answer(*told)
+
+    pairs = [stage.plays(name, play), *headers]
+    got = await call(port, target, body, method=method, headers=pairs, version=version)
+    await stage.over(name)
+    [exchange] = stage.exchanges[name]
+    return exchange, got

@@ -51,7 +51,7 @@ async def test_every_misbehaviour_is_a_whole_answer_or_an_api_error(
     endpoint = READERS[reader][0]
     scenarios = [scenario for scenario in SCENARIOS.values() if endpoint in scenario.endpoints]
     upstream.rewind()
-    upstream.script("ws-slow", lambda asked, attempt: _hurried(asked, attempt))
+    upstream.script("ws-slow", _hurried)
     seen = await read_all(reader, proxy.base_url, [scenario.name for scenario in scenarios])
     judged = zip(scenarios, seen, strict=True)
     assert {s.name: wrong for s, notes in judged if (wrong := _judge(notes, s))} == {}
@@ -114,9 +114,7 @@ async def test_the_sdk_does_not_multiply_attempts_that_are_spent(
 # --- what is no stream ----------------------------------------------------------------------
 
 
-async def test_calls_without_a_stream_pass_unchanged(
-    proxy: Proxy, upstream: MisbehavingUpstream
-) -> None:
+async def test_calls_without_a_stream_pass_unchanged(proxy: Proxy) -> None:
     """Chat, completions and responses give the upstream's own objects."""
     async with async_client(proxy.base_url) as client:
         chat = await client.chat.completions.create(model="ws-ok", messages=[])

@@ -171,12 +171,22 @@ class Wire:
     async def closed(self) -> bool:
         """Say whether the connection is closed by the other side, waiting a little for it."""
         try:
-            async with asyncio.timeout(1):
+            async with asyncio.timeout(5):
                 return await self.reader.read(1) == b""
         except ConnectionResetError:
             return True
         except TimeoutError:
             return False
+
+    def read_no_more(self) -> None:
+        """Let what comes pile up in the kernel, and then at the other side."""
+        assert isinstance(self.writer.transport, asyncio.Transport)
+        self.writer.transport.pause_reading()
+
+    def read_on(self) -> None:
+        """Take what has piled up."""
+        assert isinstance(self.writer.transport, asyncio.Transport)
+        self.writer.transport.resume_reading()
 
     async def leave(self) -> None:
         """Close the connection."""

@@ -92,6 +92,12 @@ def reset(writer: asyncio.StreamWriter) -> None:
     writer.transport.abort()
 
 
+async def until(condition: Callable[[], object]) -> None:
+    """Wait for something that tells nobody when it happens."""
+    while not condition():  # noqa: ASYNC110 - there is no event to wait for
+        await asyncio.sleep(0)
+
+
 async def read_request(reader: asyncio.StreamReader) -> bytes:
     """Read a request with a Content-Length or without a body."""
     head = await reader.readuntil(b"\r\n\r\n")

@@ -98,7 +98,7 @@ def parse(data: bytes) -> Any:
 
 
 def is_json(data: bytes) -> bool:
-    """Say whether the SDKs' own decoder would take this text (reliability: decision 11)."""
+    """Say whether the SDKs' own decoder would take this text."""
     try:
         parse(data)
     except RecursionError:

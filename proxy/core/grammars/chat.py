@@ -1,8 +1,9 @@
 """Chat completions and legacy completions: chunks with choices, closed by ``[DONE]``.
 
-Completeness (protocol: A.2): every choice has a ``finish_reason`` and ``[DONE]`` came, and no
+Completeness: every choice has a ``finish_reason`` and ``[DONE]`` came, and no
 error was told. ``[DONE]`` without any ``finish_reason`` at all is let pass: some compatible
-servers never send one (faults: #23). Content is any non-empty field of a delta but ``role``.
+servers never send one (anomalyco/opencode#43882). Content is any non-empty field of a delta
+but ``role``.
 """
 
 from __future__ import annotations

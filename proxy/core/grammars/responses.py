@@ -2,7 +2,7 @@
 
 Complete is what ended with ``response.completed`` or ``response.incomplete`` (a legal ending:
 the token limit or a filter). ``response.failed`` and ``error`` are the upstream's own word that
-it failed. ``[DONE]`` does not belong here (copilot-api#338 broke on one) and is dropped.
+it failed. ``[DONE]`` does not belong here (caozhiyuan/copilot-api#338 broke on one) and is dropped.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class ResponsesGrammar(Grammar):
     def __init__(self, request: Request) -> None:
         """Start with no response known."""
         super().__init__(request)
-        self._sequence = -1
+        self._sequence = request.starting_after
         self._response = b""
         self._following = False
         self._given: dict[str, Any] = {}
@@ -99,7 +99,7 @@ class ResponsesGrammar(Grammar):
         """Return ``error``, flat and nested so that every SDK raises, and ``response.failed``.
 
         Flat alone is yielded as an ordinary item by most SDKs, and Codex reads only the second
-        (protocol: C.5, faults: #41).
+        (zyycn/codex-proxy-rs#90).
         """
         number = self._sequence + 1
         told = error_object(error, retryable=retryable)

@@ -1,6 +1,6 @@
 """Images, audio and assistants: streams of which the last event is known by its type.
 
-Complete is what ended with that event (protocol: A.2), images as often as ``n`` asks. Where a
+Complete is what ended with that event, images as often as ``n`` asks. Where a
 compatible server speaks other types than OpenAI's, no last one is known, and a proper end of a
 body that is not empty counts as complete. None of these requests is repeated once its answer
 has begun: a run, an image or an upload has had its effect.

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from proxy.core.fault import AttemptEnd, Fault
+from proxy.core.fault import AttemptEnd, Fault, IncidentOutcome
 from proxy.core.grammars import Grammar
 from proxy.core.journal import Journal
 from proxy.core.policy import Policy
@@ -38,10 +38,11 @@ class Plan:
     """What to do next: ask again after a wait.
 
     The wait is ``floor_s`` plus a random share of ``spread_s`` (full jitter); ``free`` plans
-    cost neither an attempt nor the budget.
+    cost neither an attempt nor the budget. ``outcome`` is what the incident is counted as.
     """
 
     strategy: str
+    outcome: IncidentOutcome
     floor_s: float = 0.0
     spread_s: float = 0.0
     free: bool = False

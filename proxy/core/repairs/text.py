@@ -21,7 +21,7 @@ _CONTROL = re.compile(rb"[\x00-\x1f]")
 
 
 def replace_utf8(data: bytes) -> bytes | None:
-    """Replace bytes that are not UTF-8 by U+FFFD; openai-python dies of them (faults: #30)."""
+    """Replace bytes that are not UTF-8 by U+FFFD; SDKs die of them (ggml-org/llama.cpp#4036)."""
     try:
         data.decode()
     except UnicodeDecodeError:
@@ -30,7 +30,7 @@ def replace_utf8(data: bytes) -> bytes | None:
 
 
 def escape_separators(data: bytes) -> bytes | None:
-    """Escape U+0085, U+2028, U+2029, which ``str.splitlines`` clients cut at (faults: #20)."""
+    """Escape U+0085, U+2028, U+2029, where ``str.splitlines`` cuts (openai/openai-python#1230)."""
     mended = data
     for separator, escape in _SEPARATORS:
         mended = mended.replace(separator, escape)

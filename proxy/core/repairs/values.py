@@ -16,23 +16,23 @@ _PREFIXES = re.compile(rb"^(?:data: *)*+")
 
 
 def drop_keepalive(data: bytes) -> list[bytes] | None:
-    """Drop a comment that a gateway wrapped as data: ``data: : keepalive`` (faults: #51)."""
+    """Drop a comment that was wrapped: ``data: : keepalive`` (anomalyco/opencode#50871)."""
     return [] if data.startswith(b":") and b"\n" not in data else None
 
 
 def bare_done(data: bytes) -> list[bytes] | None:
-    """Put the brackets around a bare ``DONE`` (faults: #60)."""
+    """Put the brackets around a bare ``DONE`` (googleapis/java-genai#1084)."""
     return [DONE] if data.strip() == b"DONE" else None
 
 
 def strip_prefix(data: bytes) -> list[bytes] | None:
-    """Take off a second ``data:`` in front of JSON or ``[DONE]`` (faults: #50)."""
+    """Take off a second ``data:`` in front of JSON or ``[DONE]`` (paiml/aprender#2015)."""
     rest = _PREFIXES.sub(b"", data, count=1)
     return [rest] if rest != data and _is_whole(rest) else None
 
 
 def join_lines(data: bytes) -> list[bytes] | None:
-    """Join a JSON value that was broken over several ``data:`` lines (faults: #53)."""
+    """Join a JSON value that was broken over several ``data:`` lines (SamSaffron/term-llm#454)."""
     if b"\n" not in data:
         return None
     for joint in (b"\n", b""):
@@ -43,7 +43,11 @@ def join_lines(data: bytes) -> list[bytes] | None:
 
 
 def split_values(data: bytes) -> list[bytes] | None:
-    """Split several whole JSON objects, or ``[DONE]``, in one event (faults: #27, #44)."""
+    """Split several whole JSON objects, or ``[DONE]``, in one event.
+
+    Blank lines between events are forgotten (anomalyco/opencode#27365) or several chunks are
+    written into one (danny-avila/LibreChat#4820).
+    """
     text = data.decode("utf-8", "replace")
     values: list[bytes] = []
     at = 0
