@@ -106,7 +106,7 @@ def test_a_name_that_is_not_utf8_is_replaced() -> None:
     [("\u2028", b"\\u2028"), ("\u2029", b"\\u2029"), ("\x85", b"\\u0085")],
 )
 def test_raw_line_separators_are_escaped(separator: str, escape: bytes) -> None:
-    """The value stays the same, but ``splitlines`` no longer cuts it (openai/openai-python#1230)."""
+    """The value is the same, but ``splitlines`` no longer cuts it (openai/openai-python#1230)."""
     mended = Mended(f'data: {{"a":"x{separator}y"}}\n\n'.encode())
     assert mended.data == [b'{"a":"x%by"}' % escape]
     assert json.loads(mended.data[0]) == {"a": f"x{separator}y"}
