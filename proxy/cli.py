@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import http.client
 import json
+import re
 import sys
 from collections.abc import Sequence
 from typing import Any, NoReturn
@@ -18,6 +19,7 @@ from proxy.version import __version__
 
 _USAGE = 2
 _COMMANDS = ("serve", "config", "healthcheck", "demo")
+_QUOTED = re.compile(r":? ['\"].*", re.DOTALL)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -50,7 +52,7 @@ class _Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Exit with the code for wrong usage."""
-        self.exit(_USAGE, f"wholestream: {message}\n")
+        self.exit(_USAGE, f"wholestream: {_QUOTED.sub('', message)}\n")
 
 
 def _parse(arguments: list[str]) -> dict[str, Any]:

@@ -18,7 +18,8 @@ LOG = logging.getLogger("wholestream")
 _SECRET = re.compile(
     r"\b(?:sk|rk|pk)-[\w-]{4,}|(?i:bearer|basic)\s+\S+"
     # Up to the end of the line or of the quotes: a scheme or a first cookie is not all of it.
-    r"|(?i:(?:authorization|api[-_]?key|cookie)\W{1,4})[^\"'\r\n]+"
+    # Quotes may be escaped, and the value may be the repr of bytes.
+    r"|(?i:(?:authorization|api[-_]?key|cookie)\W{1,8}(?:b[\"'])?)[^\"'\r\n]+"
 )
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
@@ -58,7 +59,8 @@ class TextFormatter(logging.Formatter):
         text = f"{_timestamp(record)} {record.levelname.lower():7} {event} {fields}".rstrip()
         text = _CONTROL.sub(_escaped, text)
         if record.exc_info:
-            text += "\n" + scrub(self.formatException(record.exc_info))
+            lines = scrub(self.formatException(record.exc_info)).split("\n")
+            text = "\n".join([text, *(_CONTROL.sub(_escaped, line) for line in lines)])
         return text
 
 

@@ -37,6 +37,7 @@ _OVERHEAD = (5e-5, 1e-4, 2.5e-4, 5e-4, 1e-3, 2.5e-3, 5e-3, 0.01, 0.025, 0.05, 0.
 _TOKENS = tuple(float(4**power) for power in range(14))
 _MAX_TOKENS = 2**53
 _OPERATIONS = {"completions": "text_completion"}
+_OPENMETRICS = "application/openmetrics-text"
 _ODD = re.compile(r"[^\w.:/@+-]")
 
 
@@ -163,7 +164,8 @@ class Metrics:
         seen = self._exhausted()
         self.exhausted.inc(seen - self._exhausted_seen)
         self._exhausted_seen = seen
-        encode, content_type = choose_encoder(accept)
+        # Not the header as it came: a version in it that is no number would raise.
+        encode, content_type = choose_encoder(_OPENMETRICS if _OPENMETRICS in accept else "")
         return encode(self.registry), content_type
 
 

@@ -120,6 +120,9 @@ class Answer:
         self._response = response
         connection = response.connection
         self._protocol = connection.protocol if connection else None
+        self._over = self._protocol.closed if self._protocol else None
+        if self._over is not None:
+            self._over.add_done_callback(self._wake)
         self.status = response.status
 
     @property
@@ -167,7 +170,19 @@ class Answer:
 
     def close(self) -> None:
         """Close the connection at once, unless the body was read to its end."""
+        if self._over is not None:
+            self._over.remove_done_callback(self._wake)
+            # The connection may live on, and somebody must look at how it ended: but only one.
+            self._over.remove_done_callback(_look)
+            self._over.add_done_callback(_look)
         self._response.close()
+
+    def _wake(self, over: asyncio.Future[None]) -> None:
+        """End a body whose chunks are none: aiohttp forgets who waits for it (3.14.5)."""
+        _look(over)
+        content = self._response.content
+        if not content.is_eof() and content.exception() is None:
+            content.set_exception(aiohttp.ClientPayloadError())
 
     def _how_it_broke(self) -> Fault:
         return Fault.RESET if self._was_reset() else Fault.CUT_BETWEEN_EVENTS
@@ -175,6 +190,11 @@ class Answer:
     def _was_reset(self) -> bool:
         error = None if self._protocol is None else self._protocol.exception()
         return isinstance(error, OSError) and not isinstance(error, aiohttp.ServerDisconnectedError)
+
+
+def _look(over: asyncio.Future[None]) -> None:
+    if not over.cancelled():
+        over.exception()
 
 
 def retry_after(headers: CIMultiDictProxy[str]) -> float | None:

@@ -153,29 +153,29 @@ async def test_a_path_elsewhere_is_a_404_that_names_the_base_url(
 # --- old and brief clients ------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("connection", ["", "keep-alive", "close"])
-async def test_an_http_1_0_client_gets_a_whole_stream(
-    staged: Proxy, stage: Stage, connection: str
+@pytest.mark.parametrize("connection", ["none", "keep-alive", "close"])
+@pytest.mark.parametrize("kind", [EVENT_STREAM, (JSON, *CHUNKED)], ids=["stream", "plain"])
+async def test_an_http_1_0_client_gets_a_body_that_the_close_ends(
+    staged: Proxy, stage: Stage, kind: Pairs, connection: str
 ) -> None:
-    """Without chunks, ended by the close, and the same events."""
-    events = stream_for(Asked(model="m"), 1).events
-    name = f"old {connection or None}"
-    answer = (200, EVENT_STREAM, b"".join(events))
-    headers = [("Connection", connection)] if connection else []
-    _, got = await through(
-        staged.port,
-        stage,
-        answer,
-        name=name,
-        target=CHAT,
-        method="POST",
-        body=asking("m"),
-        version="HTTP/1.0",
-        headers=headers,
-    )
+    """Whole, without chunks, and ended at once, whatever the client hoped to keep alive."""
+    whole = b"".join(stream_for(Asked(model="m"), 1).events)
+    body = whole if kind is EVENT_STREAM else b"%x\r\n%b\r\n0\r\n\r\n" % (len(whole), whole)
+    async with asyncio.timeout(5):
+        _, got = await through(
+            staged.port,
+            stage,
+            (200, kind, body),
+            name=f"old {connection} {kind[0][1]}",
+            target=CHAT,
+            method="POST",
+            body=asking("m"),
+            version="HTTP/1.0",
+            headers=[("Connection", connection)] if connection != "none" else [],
+        )
     assert got.end == "fin"
     assert got.header("transfer-encoding") is None
-    assert got.body == b"".join(events)
+    assert got.body == whole
 
 
 async def test_a_stream_never_says_that_the_connection_closes(staged: Proxy, stage: Stage) -> None:
