@@ -62,9 +62,12 @@ def _parse(arguments: list[str]) -> dict[str, Any]:
         flag = next((word for word in unknown if word.startswith("-")), "")
         name = flag.partition("=")[0]
         key = name.lstrip("-").replace("-", "_")
-        parser.error(
-            f"{printable(name)}: unknown flag{meant(key)}" if flag else "unexpected argument"
-        )
+        if not flag:
+            parser.error(
+                "unexpected argument; flags go after the command: wholestream config --port 1"
+            )
+        hint = "" if options.command == "demo" else meant(key, _flag)
+        parser.error(f"{printable(name)}: unknown flag{hint}")
     return vars(options)
 
 
@@ -97,9 +100,11 @@ def _add_settings(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--config", metavar="FILE", help="TOML file with settings")
     for name, field in Settings.model_fields.items():
         text = (field.description or "").replace("%", "%%")
-        parser.add_argument(
-            "--" + name.replace("_", "-"), metavar="X", help=f"{text} [{field.default}]"
-        )
+        parser.add_argument(_flag(name), metavar="X", help=f"{text} [{field.default}]")
+
+
+def _flag(name: str) -> str:
+    return "--" + name.replace("_", "-")
 
 
 def _show(settings: Settings, warnings: list[str]) -> int:

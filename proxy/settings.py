@@ -11,12 +11,12 @@ import os
 import re
 import ssl
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextvars import ContextVar
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import ByteSize, Field, ValidationError, field_validator
+from pydantic import ByteSize, Field, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import (
     BaseSettings,
     InitSettingsSource,
@@ -176,6 +176,14 @@ class Settings(BaseSettings):
             raise ValueError(msg) from None
         return value
 
+    @field_validator("admin_port")
+    @classmethod
+    def _its_own(cls, value: int, info: ValidationInfo) -> int:
+        if value and value == info.data.get("port"):
+            msg = "must not be the same as port"
+            raise ValueError(msg)
+        return value
+
     @classmethod
     def settings_customise_sources(
         cls,
@@ -242,18 +250,28 @@ def printable(name: str) -> str:
     return name if name.isprintable() else repr(name)
 
 
-def meant(key: str) -> str:
-    """Return the end of a message about an unknown key: which one may have been meant."""
-    close = difflib.get_close_matches(key, Settings.model_fields, n=1)
-    return f"; did you mean {close[0]}?" if close else "; see the settings table in README.md"
+def meant(key: str, spell: Callable[[str], str] = str) -> str:
+    """Return the end of a message about an unknown key: which one may have been meant.
+
+    ``spell`` writes a key as its source does.
+    """
+    close = difflib.get_close_matches(key, Settings.model_fields, n=1, cutoff=0.7)
+    if not close:
+        return "; see the settings table in README.md"
+    return f"; did you mean {spell(close[0])}?"
+
+
+def _variable(key: str) -> str:
+    return PREFIX + key.upper()
 
 
 def _unknown_variables() -> list[str]:
     known = {PREFIX + name.upper() for name in Settings.model_fields} | {PREFIX + "CONFIG"}
+    wrong = [name for name in os.environ if name.startswith(PREFIX) and name.upper() not in known]
     return [
-        f"{printable(name)}: unknown variable, ignored{meant(name[len(PREFIX) :].lower())}"
-        for name in sorted(os.environ)
-        if name.startswith(PREFIX) and name.upper() not in known
+        f"{printable(name)}: unknown variable, ignored"
+        + meant(name.removeprefix(PREFIX).lower(), _variable)
+        for name in sorted(wrong)
     ]
 
 

@@ -120,7 +120,7 @@ class Answer:
         self._response = response
         connection = response.connection
         self._protocol = connection.protocol if connection else None
-        self._over = self._protocol.closed if self._protocol else None
+        self._over = None if self._protocol is None else self._protocol.closed
         if self._over is not None:
             self._over.add_done_callback(self._wake)
         self.status = response.status

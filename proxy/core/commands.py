@@ -6,7 +6,7 @@ Commands are imperatives, facts are nouns. Knows no logic but the words of our o
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from proxy.core.errors import (
     STREAM_INCOMPLETE,
@@ -92,13 +92,8 @@ def internal_error() -> UpstreamError:
     return UpstreamError(message, UPSTREAM_ERROR, STREAM_INCOMPLETE, None, 500, transient=True)
 
 
-def http_reply(
-    fault: Fault, phase: Phase, attempts: int, detail: str, *, should_retry: bool = False
-) -> Reply:
-    """Return the HTTP error for a stream that failed before anything was sent.
-
-    SDKs are told not to retry, which would multiply our attempts, but where none was allowed us.
-    """
+def http_reply(fault: Fault, phase: Phase, attempts: int, detail: str) -> Reply:
+    """Return the HTTP error for a stream that failed before anything was sent."""
     status, code = 502, STREAM_INCOMPLETE
     if fault in _TIMEOUTS:
         status, code = 504, "upstream_timeout"
@@ -108,9 +103,7 @@ def http_reply(
         code = "upstream_unreachable"
     tries = "1 attempt was made" if attempts == 1 else f"{attempts} attempts were made"
     because = f" ({detail})" if detail else ""
-    text = f"{_sentence(fault)}{because}. {tries}. [{fault.value}]"
-    reply = error_reply(status, code, text)
-    return replace(reply, should_retry=should_retry)
+    return error_reply(status, code, f"{_sentence(fault)}{because}. {tries}. [{fault.value}]")
 
 
 def _sentence(fault: Fault) -> str:

@@ -196,12 +196,9 @@ class StreamSession:
             return Finish(body + self._tell(error))
         if fault is Fault.HTTP_STATUS:
             return Finish(pass_on=True)
-        # Who forbade us to retry may do it himself.
-        theirs = not self._request.recovery and not hopeless
         if error is not None:
-            return Finish(reply=reply_of(error, should_retry=theirs))
-        reply = http_reply(fault, phase, self.attempts, end.detail, should_retry=theirs)
-        return Finish(reply=reply)
+            return Finish(reply=reply_of(error))
+        return Finish(reply=http_reply(fault, phase, self.attempts, end.detail))
 
     def _situation(self, fault: Fault, end: AttemptEnd, *, hopeless: bool) -> Situation:
         return Situation(

@@ -104,7 +104,7 @@ def run_serving() -> int:
 def _guarded(main: Coroutine[None, None, int]) -> int:
     if importlib.util.find_spec("openai") is None:
         main.close()
-        render.say("The demonstration needs the openai package: pip install 'wholestream[demo]'")
+        render.say("The demonstration needs the openai package: pip install openai")
         return 2
     try:
         return asyncio.run(_until_signal(main))

@@ -361,12 +361,3 @@ def test_what_comes_after_the_end_was_told_is_not_given() -> None:
     session = start(max_attempts=1)
     finish(session, CUT)
     assert feed(session, sse(HI)) == b""
-
-
-def test_who_forbade_retries_may_retry_himself() -> None:
-    """With recovery off no attempt of ours was spent, so an SDK need not be stopped."""
-    for recovery in (True, False):
-        session = start(ask(recovery=recovery), max_attempts=1)
-        reply = finish(session, CUT).reply
-        assert reply is not None
-        assert reply.should_retry is not recovery

@@ -107,7 +107,7 @@ def test_without_the_sdk_it_says_what_to_install(
     monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
     assert showcase.main(serve=serve) == 2
     out = capsys.readouterr().out
-    assert "pip install 'wholestream[demo]'" in out
+    assert "pip install openai" in out
     assert out.count("\n") == 1
 
 

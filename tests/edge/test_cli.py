@@ -171,7 +171,7 @@ def test_an_unknown_variable_is_a_warning() -> None:
     ended = run("config", env={"WHOLESTREAM_PROT": CANARY})
     assert ended.returncode == 0
     assert ended.stderr.startswith("# warning: WHOLESTREAM_PROT: ")
-    assert ended.stderr.endswith("did you mean port?\n")
+    assert ended.stderr.endswith("did you mean WHOLESTREAM_PORT?\n")
     assert tomllib.loads(ended.stdout)["port"] == 8787
     assert CANARY not in ended.stdout + ended.stderr
 
@@ -256,9 +256,9 @@ def test_an_upstream_at_the_default_port_of_this_proxy_is_refused() -> None:
 @pytest.mark.parametrize(
     ("words", "named"),
     [
-        (["--prot", "1"], "--prot: unknown flag; did you mean port?"),
+        (["--prot", "1"], "--prot: unknown flag; did you mean --port?"),
         (["serve", f"--zzz={CANARY}"], "--zzz: unknown flag"),
-        (["--por", "1"], "--por: unknown flag; did you mean port?"),
+        (["--por", "1"], "--por: unknown flag; did you mean --port?"),
         (["--port"], "--port"),
         (["serve", CANARY], "unexpected argument"),
         (["config", "--zzz"], "--zzz: unknown flag"),

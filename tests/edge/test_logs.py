@@ -10,7 +10,7 @@ import sys
 import warnings
 from collections.abc import Iterator
 from datetime import datetime
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 from hypothesis import given
@@ -48,11 +48,15 @@ def record(message: str, *arguments: object, **fields: object) -> logging.LogRec
     return made
 
 
+def _fail(message: str) -> NoReturn:
+    raise LookupError(message)
+
+
 def failed(message: str) -> logging.LogRecord:
     """Make a record of an exception with this message."""
     made = record("bug")
     try:
-        raise LookupError(message)
+        _fail(message)
     except LookupError:
         made.exc_info = sys.exc_info()
     return made

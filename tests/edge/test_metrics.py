@@ -159,7 +159,7 @@ def left() -> StreamSession:
 
 
 def aborted() -> StreamSession:
-    """Ended by the proxy, which was told to stop."""
+    """End early, since the proxy was told to stop."""
     session = start()
     feed(session, sse(ROLE, HI))
     session.abort(shutdown_error())

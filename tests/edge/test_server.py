@@ -194,6 +194,16 @@ async def test_a_connection_serves_one_request_after_another() -> None:
     assert answer.index(b"\r\n\r\n/1") < answer.index(b"\r\n\r\n/2")
 
 
+async def test_no_request_is_logged_by_the_server(caplog: pytest.LogCaptureFixture) -> None:
+    """An access log would hold paths and queries."""
+    caplog.set_level(logging.DEBUG)
+    async with our_server(echo) as port:
+        target = f"GET /v1/{CANARY}?key={CANARY} HTTP/1.1\r\nReferer: {CANARY}\r\n".encode()
+        assert (await ask(port, target + b"Host: localhost\r\n\r\n")).status == 200
+    assert [record for record in caplog.records if record.name != "asyncio"] == []
+    assert CANARY not in said(caplog)
+
+
 async def test_a_compressed_body_reaches_the_handler_as_it_was_sent() -> None:
     """It is the upstream's to read, byte for byte."""
     seen = b""

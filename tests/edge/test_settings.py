@@ -403,7 +403,7 @@ def test_an_unknown_variable_is_a_warning_with_the_nearest_name(
     settings, warnings = load({})
     assert settings.port == 8787
     assert warnings == [
-        "WHOLESTREAM_PROT: unknown variable, ignored; did you mean port?",
+        "WHOLESTREAM_PROT: unknown variable, ignored; did you mean WHOLESTREAM_PORT?",
         "WHOLESTREAM_QQQQ: unknown variable, ignored; see the settings table in README.md",
     ]
 
