@@ -10,7 +10,7 @@
     relay              THE driver: one client request, executes the session's commands
     clocks             when the upstream's patience is up, when the client must hear
     downstream         the client's side: headers once, whole writes, one end
-    upstream           the outgoing side; the one table from exceptions to faults
+    upstream, pool     the outgoing side; the one table from exceptions to faults
     decoding, sniff    bodies compressed unasked, streams that do not call themselves so
     headers, replies   what crosses the proxy in both directions; errors of its own
     edge               what all requests of the process share

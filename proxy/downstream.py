@@ -12,9 +12,10 @@ import struct
 from aiohttp import HttpVersion11, web
 
 from proxy.core.errors import Reply, retryable_status
+from proxy.core.fault import Fault
 from proxy.headers import to_client
 from proxy.replies import error_response
-from proxy.upstream import Answer
+from proxy.upstream import Answer, UpstreamFault
 
 _ATTEMPTS = "x-wholestream-attempts"
 
@@ -28,6 +29,8 @@ class Downstream:
         self._own = headers
         self._loop = asyncio.get_running_loop()
         self.response: web.StreamResponse | None = None
+        self.passing = False
+        """Whether an answer is passed on as it is, so that no words of ours may be added."""
         self.last_write = self._loop.time()
 
     @property
@@ -43,8 +46,26 @@ class Downstream:
             headers[_ATTEMPTS] = str(attempts)
         await self._begin(web.StreamResponse(headers=headers))
 
-    async def open_passing(self, answer: Answer, attempts: int) -> None:
-        """Send an answer's own status and headers."""
+    async def pass_on(
+        self, answer: Answer, data: bytes, attempts: int, patience_s: float | None
+    ) -> Fault | None:
+        """Send an answer as it comes, ``data`` of it being read; return what broke it off.
+
+        ``patience_s`` is the longest silence, or None.
+        """
+        self.passing = True
+        await self._open_passing(answer, attempts)
+        await self.write(data)
+        try:
+            while data := await answer.read(patience_s and self._loop.time() + patience_s):
+                await self.write(data)
+        except UpstreamFault as broken:
+            return broken.fault
+        except TimeoutError:
+            return Fault.STALL
+        return None
+
+    async def _open_passing(self, answer: Answer, attempts: int) -> None:
         headers = to_client(answer.headers.items(), stream=False)
         headers.update(self._own)
         if attempts > 1:

@@ -41,6 +41,7 @@ class Edge:
         self.ring = IncidentRing(settings.capture)
         self.pseudonym = f"wholestream-{secrets.token_hex(4)}"
         """How this instance signs ``Via``, so that it knows its own requests again."""
+        self.via = f"1.1 {self.pseudonym}"
         self.under_way: set[Abortable] = set()
         self.draining = False
         self.closed = False

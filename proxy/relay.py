@@ -113,17 +113,15 @@ class Relay:
             wait = command.floor_s + command.spread_s * random.random()  # noqa: S311 - jitter
             await self._patiently(asyncio.sleep(wait), math.inf)
 
-    # --- one attempt --------------------------------------------------------------------
-
     async def _attempt(self) -> _Next:
         self._clocks.attempt_begins()
-        via = f"1.1 {self._edge.pseudonym}"
-        headers = to_upstream(self._client.headers.items(), via=via, stream=self._stream)
+        edge = self._edge
+        headers = to_upstream(self._client.headers.items(), via=edge.via, stream=self._stream)
         request = self._request
-        fresh = self._record.asked > 0
+        again = self._record.asked > 0
         self._record.asked += 1
-        opening = self._edge.upstream.open(
-            request.method, request.target, headers, self._body, fresh=fresh
+        opening = edge.upstream.open(
+            request.method, request.target, headers, self._body, fresh=again
         )
         try:
             self._answer = await self._patiently(opening, self._limit())
@@ -135,6 +133,8 @@ class Relay:
 
     async def _take_answer(self, answer: Answer) -> _Next:
         good = 200 <= answer.status < 300  # noqa: PLR2004 - HTTP's numbers
+        if self._request.method == "HEAD":
+            return await self._pass_on(answer)  # there is no body to frame
         if good and is_event_stream(answer.headers):
             return await self._read_stream(answer)
         if not self._stream:
@@ -145,7 +145,8 @@ class Relay:
         body = b""
         if retryable_status(answer.status) or self._session.answered:
             with contextlib.suppress(UpstreamFault):
-                body = await answer.read_head(_ERROR_BODY_BYTES, _ERROR_BODY_S)
+                reading = answer.read_head(_ERROR_BODY_BYTES, _ERROR_BODY_S)
+                body = await self._patiently(reading, math.inf)
         end = AttemptEnd(
             Fault.HTTP_STATUS,
             age_s=self._clocks.age_s,
@@ -226,8 +227,6 @@ class Relay:
             # Only now: while a slow client held us up, the upstream was not being read.
             self._clocks.event_came()
 
-    # --- the clocks ---------------------------------------------------------------------
-
     def _limit(self) -> float:
         if not self._stream:
             return math.inf
@@ -249,8 +248,6 @@ class Relay:
     async def _patiently(self, work: Coroutine[Any, Any, _T], limit: float) -> _T:
         return await patiently(work, limit, self._due, self._tick)
 
-    # --- ends ---------------------------------------------------------------------------
-
     async def _open(self) -> None:
         if self._down.response is None:
             await self._down.open_stream(self._answer, self._record.asked)
@@ -269,11 +266,11 @@ class Relay:
         return command
 
     async def _finish(self, finish: Finish) -> web.StreamResponse:
-        if finish.reply is not None:
-            if self._down.response is None:
-                return self._down.refuse(finish.reply, self._record.asked)
-            # An answer that is no stream is half passed on; a clean end would call it whole.
+        if self._down.passing:
+            # It is half passed on; a clean end would call it whole.
             return self._down.break_off()
+        if finish.reply is not None:
+            return self._down.refuse(finish.reply, self._record.asked)
         await self._open()
         # Counted before the last byte is out: who reads the end may scrape the next moment.
         self._record.end(self._down.status)
@@ -295,15 +292,9 @@ class Relay:
 
     async def _pass_on(self, answer: Answer, data: bytes = b"") -> web.StreamResponse:
         """Give the upstream's answer to the client as it comes."""
-        await self._down.open_passing(answer, self._record.asked)
-        await self._down.write(data)
-        end = AttemptEnd()
-        try:
-            while data := await answer.read():
-                await self._down.write(data)
-        except UpstreamFault as broken:
-            end = AttemptEnd(broken.fault, self._clocks.age_s, answer.status)
-        self._session.passed_on(end)
+        patience = self._edge.settings.stall_timeout_s if self._stream else None
+        fault = await self._down.pass_on(answer, data, self._record.asked, patience)
+        self._session.passed_on(AttemptEnd(fault, self._clocks.age_s, answer.status))
         self._record.note_incidents()
         self._record.end(answer.status)
-        return self._down.break_off() if end.fault else await self._down.end()
+        return self._down.break_off() if fault else await self._down.end()

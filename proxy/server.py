@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable
 from http import HTTPStatus
 
 from aiohttp import web
-from aiohttp.web_protocol import RequestHandler
+from aiohttp.web_protocol import RequestHandler, _ErrInfo
 
 from proxy.core.errors import error_reply
 from proxy.logs import LOG
@@ -33,6 +33,18 @@ _SILENT.disabled = True
 
 class _QuietHandler(RequestHandler):
     """One client connection."""
+
+    def data_received(self, data: bytes) -> None:
+        """Take bytes; break off a body whose chunks are none.
+
+        aiohttp queues the error behind the request and leaves its reader waiting (3.14.5).
+        """
+        super().data_received(data)
+        request = self._current_request
+        if request is not None and self._messages and isinstance(self._messages[-1][0], _ErrInfo):
+            body = request.content
+            if not body.is_eof() and body.exception() is None:
+                body.set_exception(web.RequestPayloadError())
 
     def handle_error(
         self,

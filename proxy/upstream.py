@@ -8,7 +8,6 @@ Figures and reasons: measured with aiohttp 3.14.5 on uvloop 0.23 (docs/architect
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import email.utils
 import math
 import ssl
@@ -24,6 +23,7 @@ from multidict import CIMultiDict, CIMultiDictProxy
 from yarl import URL
 
 from proxy.core.fault import Fault
+from proxy.pool import Pool
 from proxy.settings import Settings
 
 _READ_BUFSIZE = 128 * 1024
@@ -159,13 +159,19 @@ class Answer:
     async def read_head(self, size: int, seconds: float) -> bytes:
         """Return the body's beginning: about ``size`` bytes, or what came in so many seconds.
 
-        Raises UpstreamFault when the body breaks off.
+        Raises UpstreamFault when the body breaks off before anything came; what breaks it off
+        later is told by the next read.
         """
         data = b""
         deadline = asyncio.get_running_loop().time() + seconds
-        with contextlib.suppress(TimeoutError):
+        try:
             while len(data) < size and (more := await self.read(deadline)):
                 data += more
+        except TimeoutError:
+            pass
+        except UpstreamFault:
+            if not data:
+                raise
         return data
 
     def close(self) -> None:
@@ -260,7 +266,7 @@ def _client(settings: Settings, **pooling: Any) -> aiohttp.ClientSession:
     trace.on_connection_reuseconn.append(_note_reuse)
     wait = settings.connect_timeout_s
     return aiohttp.ClientSession(
-        connector=aiohttp.TCPConnector(limit=0, ssl=_ssl_context(settings), **pooling),
+        connector=Pool(ssl=_ssl_context(settings), **pooling),
         timeout=aiohttp.ClientTimeout(total=None, connect=wait, sock_connect=wait),
         cookie_jar=aiohttp.DummyCookieJar(),
         auto_decompress=False,

@@ -43,6 +43,7 @@ ABOVE: dict[str, set[str]] = {
     "decoding": set(),
     "headers": set(),
     "logs": set(),
+    "pool": set(),
     "sniff": set(),
     "incidents": {"core"},
     "replies": {"core"},
@@ -50,7 +51,7 @@ ABOVE: dict[str, set[str]] = {
     "metrics": {"core", "version"},
     "clocks": {"settings"},
     "gate": {"core", "settings"},
-    "upstream": {"core", "settings"},
+    "upstream": {"core", "pool", "settings"},
     # what a request needs
     "edge": {"core", "incidents", "metrics", "settings", "upstream"},
     "downstream": {"core", "headers", "replies", "upstream"},

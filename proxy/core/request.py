@@ -63,6 +63,8 @@ class Request:
         if self.method == "GET":
             query = parse_qs(self.target.partition("?")[2])
             return query.get("stream", ["false"])[-1].lower() == "true"
+        if self.method != "POST":
+            return False
         return self._fields.stream is True or self._fields.stream_format == "sse"
 
     @cached_property

@@ -237,7 +237,8 @@ class StreamSession:
 
     def passed_on(self, end: AttemptEnd) -> None:
         """Note that the upstream's answer was no stream and went to the client as it was."""
-        if end.fault is not None:
+        told = any(incident.attempt == self.attempts for incident in self.incidents)
+        if end.fault is not None and not told:
             self._note(end.fault, end, Phase.MID_CONTENT, IncidentOutcome.SURFACED)
         self._ledger.recovered("success" if end.fault is None else "failed")
         if self.state not in FINAL:

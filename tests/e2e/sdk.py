@@ -7,6 +7,7 @@ its address.
 from __future__ import annotations
 
 import asyncio
+import gc
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -187,11 +188,17 @@ async def read_all(reader: str, base_url: str, models: Sequence[str]) -> list[No
         try:
             await READERS[reader][1](client, model, notes)
         except Exception as error:  # noqa: BLE001 - whatever an application would meet
-            notes.error = error
+            # Without its frames: they hold the SDK's generators.
+            notes.error = error.with_traceback(None)
+            notes.error.__context__ = notes.error.__cause__ = None
         return notes
 
     if reader.endswith("-async"):
         async with async_client(base_url) as client:
-            return await asyncio.gather(*(one(client, model) for model in models))
+            seen = await asyncio.gather(*(one(client, model) for model in models))
+        # What the SDK left to the collector must not be left to one that runs in another thread.
+        gc.collect()
+        await asyncio.sleep(0.01)
+        return seen
     with sync_client(base_url) as sync:
         return await asyncio.gather(*(one(sync, model) for model in models))

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edge.loopback import certificate
@@ -162,8 +162,8 @@ def refused(flags: dict[str, Any], path: str | None = None) -> str:
 @pytest.mark.parametrize("name", Settings.model_fields)
 def test_each_setting_has_the_default_of_the_contract(name: str) -> None:
     """Names are the contract's, and so are the values without any source."""
-    settings, warnings = load({})
-    assert settings.model_dump()[name] == CONTRACT[name]
+    given_none, warnings = load({})
+    assert given_none.model_dump()[name] == CONTRACT[name]
     assert warnings == []
 
 
@@ -359,6 +359,7 @@ def test_a_ca_bundle_is_a_file_with_certificates(tmp_path: Path) -> None:
     assert load({"ca_bundle": str(made)})[0].ca_bundle == made
 
 
+@settings(max_examples=30)
 @given(value=st.text(max_size=40))
 def test_no_value_of_any_setting_gets_past_the_one_line(value: str) -> None:
     """Whatever the text: a setting takes it, or one line names the setting."""

@@ -430,19 +430,22 @@ def test_a_whole_body_is_no_break_whatever_the_connection_does_then(
 
 
 @on_both_loops
-def test_the_head_of_a_body_that_breaks_off_ends_in_its_fault(loop: str) -> None:
-    """Whoever wants only the beginning is told as well."""
+@pytest.mark.parametrize("body", [b"", b"one"])
+def test_the_head_of_a_body_that_breaks_off_is_all_that_came(loop: str, body: bytes) -> None:
+    """The fault is told at once where nothing came, else by the next read."""
 
     async def work() -> None:
         async def play(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             await read_request(reader)
-            writer.write(HEADS["length"] + b"one")
+            writer.write(HEADS["length"] + body)
 
         async with (
             raw_server(play) as port,
             opened(f"http://{HOST}:{port}") as upstream,
             called(upstream) as answer,
         ):
+            if body:
+                assert await answer.read_head(1000, 3600) == body
             with pytest.raises(UpstreamFault) as caught:
                 await answer.read_head(1000, 3600)
         assert caught.value.fault is Fault.CUT_BETWEEN_EVENTS

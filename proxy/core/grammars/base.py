@@ -10,6 +10,7 @@ from __future__ import annotations
 import abc
 import enum
 import json
+import re
 from typing import Any
 
 import msgspec
@@ -19,6 +20,7 @@ from proxy.core.request import Request
 from proxy.core.sse import Event
 
 DONE = b"[DONE]"
+_STRINGS = re.compile(rb'"(?:[^"\\]|\\.)*+"', re.DOTALL)
 DONE_EVENT = Event(b"", DONE)
 NULLS = frozenset({b"", b"null", b'""', b"{}", b"false"})
 """Raw JSON values that say "nothing here", the absent one included."""
@@ -102,10 +104,17 @@ def is_json(data: bytes) -> bool:
     try:
         parse(data)
     except RecursionError:
-        return True
+        return is_balanced(data)
     except ValueError:
         return False
     return True
+
+
+def is_balanced(data: bytes) -> bool:
+    """Say whether JSON nested too deeply to be decoded at least closes what it opens."""
+    bare = _STRINGS.sub(b"", data)
+    pairs = ((b"{", b"}"), (b"[", b"]"))
+    return b'"' not in bare and all(bare.count(left) == bare.count(right) for left, right in pairs)
 
 
 def says(value: msgspec.Raw) -> bool:

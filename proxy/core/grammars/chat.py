@@ -19,6 +19,7 @@ from proxy.core.grammars.base import (
     Grammar,
     Kind,
     error_object,
+    is_balanced,
     parse,
     raw,
     says,
@@ -169,7 +170,7 @@ def _peek_slowly(data: bytes) -> _Chunk | None:
     try:
         chunk = parse(data)
     except RecursionError:
-        return _Chunk()
+        return _Chunk() if is_balanced(data) else None
     except ValueError:
         return None
     if not isinstance(chunk, dict):

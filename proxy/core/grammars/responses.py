@@ -12,7 +12,16 @@ from typing import Any
 import msgspec
 
 from proxy.core.errors import UpstreamError, dumps, read_error
-from proxy.core.grammars.base import DONE, Grammar, Kind, error_object, parse, raw, says
+from proxy.core.grammars.base import (
+    DONE,
+    Grammar,
+    Kind,
+    error_object,
+    is_balanced,
+    parse,
+    raw,
+    says,
+)
 from proxy.core.request import Request
 from proxy.core.sse import Event
 
@@ -160,7 +169,7 @@ def _peek_slowly(data: bytes) -> _Peek | None:
     try:
         found = parse(data)
     except RecursionError:
-        return _Peek()
+        return _Peek() if is_balanced(data) else None
     except ValueError:
         return None
     if not isinstance(found, dict):

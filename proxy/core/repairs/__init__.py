@@ -10,6 +10,7 @@ made where the end is judged, in ``core.session``.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 
 from proxy.core.repairs.text import escape_controls, escape_separators, replace_utf8
@@ -39,6 +40,10 @@ REPAIRS: dict[str, Callable[[bytes], list[bytes] | None]] = {
     "escaped_control": escape_controls,
 }
 """Asked, in this order, for an event whose data is not one line of JSON."""
+
+
+_NAME = re.compile(r"[\w.-]{1,128}", re.ASCII)
+"""What may become the name of an event; a line end in it would begin a new field."""
 
 
 def clean_text(event: Event, count: Callable[[str], None]) -> Event:
@@ -74,4 +79,4 @@ def _name_of(data: bytes) -> bytes:
     except ValueError:
         return b""
     kind = found.get("type") if isinstance(found, dict) else None
-    return kind.encode() if isinstance(kind, str) else b""
+    return kind.encode() if isinstance(kind, str) and _NAME.fullmatch(kind) else b""

@@ -1,0 +1,48 @@
+"""The pool of upstream connections: one that speaks out of turn is never used again.
+
+Knows aiohttp's connector and protocol. Must not know requests. An upstream that sends a second
+answer, or a late 408, on an idle connection would have it taken for the answer to the next
+request: to somebody else's question (aiohttp 3.14.5 keeps such a connection).
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import Any, cast
+
+import aiohttp
+from aiohttp.client_proto import ResponseHandler
+
+_Factory = functools.partial[ResponseHandler]
+
+
+class _Wire(ResponseHandler):
+    """One connection. ``idle`` while it is in the pool."""
+
+    idle = False
+
+    def set_response_params(self, **params: Any) -> None:
+        """Begin to wait for an answer."""
+        self.idle = False
+        super().set_response_params(**params)
+
+    def data_received(self, data: bytes) -> None:
+        """Take bytes only while an answer is waited for; aiohttp itself calls with none."""
+        if not (self.idle and data):
+            super().data_received(data)
+        elif self.transport is not None:
+            self.transport.abort()
+
+
+class Pool(aiohttp.TCPConnector):
+    """A connector without a limit of its own: who may come in is decided at the gate."""
+
+    def __init__(self, **options: Any) -> None:
+        """Take the connector's options."""
+        super().__init__(limit=0, **options)
+        self._factory = cast("_Factory", functools.partial(_Wire, loop=self._loop))
+
+    def _release(self, key: Any, protocol: ResponseHandler, **options: Any) -> None:
+        if isinstance(protocol, _Wire):
+            protocol.idle = True
+        super()._release(key, protocol, **options)

@@ -1,0 +1,84 @@
+"""Whether a body is an event stream although it does not say so."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from proxy.sniff import looks_like_events
+
+STREAMS = [
+    b"data: {}\n\n",
+    b"data:x",
+    b"event: message\n",
+    b"id: 1\n",
+    b"retry: 10\n",
+    b": comment\n\n",
+    b":\n",
+    b"\n\n\ndata: {}",
+    b"\r\n\r\ndata: {}",
+    b"\xef\xbb\xbfdata: {}",
+    b"\xef\xbb\xbf\n: comment",
+]
+
+OTHERS = [
+    b'{"id": "chatcmpl-1"}',
+    b'  {"data": 1}',
+    b"[1]",
+    b"<html>data: x",
+    b"Data: x",
+    b"database",
+    b"data",
+    b"id",
+    b"events: x",
+    b"\xef\xbb\xbf{}",
+    b"\xefdata:",
+    b"\x1f\x8b\x08",
+    b"upstream connect error",
+]
+
+
+@pytest.mark.parametrize("body", STREAMS)
+def test_a_body_that_begins_with_a_field_or_a_comment_is_a_stream(body: bytes) -> None:
+    """After a BOM and empty lines, which stand before some streams; ended or not."""
+    assert looks_like_events(body, ended=False) is True
+    assert looks_like_events(body, ended=True) is True
+
+
+@pytest.mark.parametrize("body", OTHERS)
+def test_any_other_body_is_none(body: bytes) -> None:
+    """At the latest when it has ended."""
+    assert looks_like_events(body, ended=True) is False
+
+
+@pytest.mark.parametrize("body", STREAMS)
+def test_too_few_bytes_are_not_judged(body: bytes) -> None:
+    """At each place before the first colon it might still be a stream; at the end it is none."""
+    for size in range(body.index(b":")):
+        assert looks_like_events(body[:size], ended=False) is None
+        assert looks_like_events(body[:size], ended=True) is False
+
+
+@pytest.mark.parametrize("body", [body for body in OTHERS if body not in {b"data", b"id"}])
+def test_another_body_is_known_by_its_first_bytes(body: bytes) -> None:
+    """Nobody waits for its end."""
+    assert looks_like_events(body, ended=False) is False
+
+
+def test_white_space_without_end_is_no_stream() -> None:
+    """It would be kept in memory for as long as it comes."""
+    assert looks_like_events(b"\n" * 60_000, ended=False) is None
+    assert looks_like_events(b"\n" * 70_000, ended=False) is False
+
+
+@given(
+    body=st.binary(max_size=20) | st.text("\ufeff \n:dataevnirytx{", max_size=12).map(str.encode),
+    cut=st.integers(0, 20),
+)
+def test_a_verdict_stands_whatever_follows(body: bytes, cut: int) -> None:
+    """What was judged by few bytes would have been judged so by all."""
+    verdict = looks_like_events(body[:cut], ended=False)
+    if verdict is not None:
+        assert looks_like_events(body, ended=False) is verdict
+        assert looks_like_events(body, ended=True) is verdict
