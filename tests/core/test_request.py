@@ -104,3 +104,9 @@ def test_only_an_upload_cannot_be_repeated() -> None:
     assert not post(None).replayable
     assert post(b"").replayable
     assert post(b"{}").replayable
+
+
+@pytest.mark.parametrize("method", ["HEAD", "PUT", "DELETE"])
+def test_only_a_post_or_a_get_asks_for_a_stream(method: str) -> None:
+    """The answer to a HEAD has no body to frame."""
+    assert not Request(method, "/chat/completions", b'{"stream":true}').asks_stream

@@ -449,3 +449,33 @@ def test_a_reattached_stream_that_never_spoke_is_numbered_from_its_cursor() -> N
     session.commit_by_time()
     error, _ = payloads(finish(session, RESET).body)
     assert error["sequence_number"] == 42
+
+
+def test_no_event_is_named_by_what_its_data_says_of_line_ends() -> None:
+    """A type with a line end in it would begin a new field."""
+    evil = b'event: a\ndata: {"type":"x\\ndata: EVIL\\nid: 7"} {"type":"b.c"}\n\n'
+    given = feed(start(ask("other")), evil)
+    assert [event for event in given.split(b"\n\n") if event] == [
+        b'data: {"type":"x\\ndata: EVIL\\nid: 7"}',
+        b'event: b.c\ndata: {"type":"b.c"}',
+    ]
+
+
+@pytest.mark.parametrize("family", ["chat", "responses", "images", "other"])
+def test_json_too_deep_to_decode_must_at_least_be_closed(family: str) -> None:
+    """Closed, it passes unchanged; left open, it is no JSON."""
+    deep = b'{"text":"[\\"{","x":' + b"[" * 30_000
+    whole = deep + b"]" * 30_000 + b"}"
+    assert b"data: " + whole + b"\n\n" in feed(start(ask(family)), b"data: " + whole + b"\n\n")
+    session = start(ask(family), max_attempts=1)
+    assert feed(session, b"data: " + deep + b"\n\n") == b""
+    finish(session)
+    assert session.incidents[-1].fault is Fault.MALFORMED_EVENT
+
+
+def test_a_body_cut_behind_an_error_status_is_no_second_incident() -> None:
+    """The attempt is counted once, as what it was first."""
+    session = start(max_attempts=1)
+    assert finish(session, AttemptEnd(Fault.HTTP_STATUS, status=500)).pass_on
+    session.passed_on(AttemptEnd(Fault.CUT_BETWEEN_EVENTS, status=500))
+    assert [incident.fault for incident in session.incidents] == [Fault.HTTP_STATUS]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator
-from itertools import product
 
 import pytest
 from multidict import CIMultiDict
@@ -42,22 +41,16 @@ async def given(upstream: Upstream, target: str) -> tuple[int, bytes]:
     return answer.status, body
 
 
-@pytest.mark.parametrize("loop", LOOPS)
-@pytest.mark.parametrize(
-    ("unasked", "at_once"),
-    # Garbage at once spoils the answer before it, which is then a fault.
-    [*product([LATE, b"HTTP/1.1 2", b"\n"], [True, False]), (b"garbage", False)],
-)
-def test_what_an_upstream_says_unasked_is_no_answer_to_the_next_request(
-    loop: str,
-    unasked: bytes,
-    at_once: bool,  # noqa: FBT001 - a column of the table
-) -> None:
-    """In the same segment as the answer before, or later on the idle connection."""
+def two_calls(loop: str, unasked: bytes, *, at_once: bool, dropped: bool) -> int:
+    """Make two calls to an upstream that says something unasked after its first answer.
+
+    With ``dropped`` the second call waits until the first connection is. Returns how many
+    connections there were.
+    """
+    connections = 0
 
     async def work() -> None:
-        spoken, dropped = asyncio.Event(), asyncio.Event()
-        connections = 0
+        spoken, over = asyncio.Event(), asyncio.Event()
 
         async def play(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             nonlocal connections
@@ -71,14 +64,40 @@ def test_what_an_upstream_says_unasked_is_no_answer_to_the_next_request(
                 if request := await reader.read(2**16):
                     writer.write(answer_to(request))
                     await reader.read()
-            dropped.set()
+            over.set()
 
         async with raw_server(play) as port, opened(port) as upstream:
             assert await given(upstream, "/one") == (200, b"/one")
             spoken.set()
-            await dropped.wait()
+            if dropped:
+                await over.wait()
             assert await given(upstream, "/two") == (200, b"/two")
-        assert connections == 2
 
     with asyncio.Runner(loop_factory=LOOPS[loop]) as runner:
         runner.run(work())
+    return connections
+
+
+on_both_loops = pytest.mark.parametrize("loop", LOOPS)
+
+
+@on_both_loops
+@pytest.mark.parametrize("unasked", [LATE, b"HTTP/1.1 2", b"\n", b"garbage"])
+def test_an_idle_connection_that_speaks_is_dropped(loop: str, unasked: bytes) -> None:
+    """Whatever it says: the next request has a connection of its own."""
+    assert two_calls(loop, unasked, at_once=False, dropped=True) == 2
+
+
+@on_both_loops
+def test_a_second_answer_right_after_the_first_is_no_answer_to_the_next_request(loop: str) -> None:
+    """In the same segment, so that it was read before the connection was idle."""
+    assert two_calls(loop, LATE, at_once=True, dropped=True) == 2
+
+
+@on_both_loops
+@pytest.mark.parametrize("unasked", [b"HTTP/1.1 2", b"\n"])
+def test_half_an_answer_right_after_the_first_is_not_kept_for_the_next_request(
+    loop: str, unasked: bytes
+) -> None:
+    """The next answer is read from its beginning, on whichever connection."""
+    assert two_calls(loop, unasked, at_once=True, dropped=False) in {1, 2}
