@@ -169,6 +169,7 @@ class Proxy:
                 self.process.terminate()
                 assert await self.ended() == 0
             finally:
+                # Before anything is awaited: the wait itself may be what failed.
                 if self.process.returncode is None:
                     self.process.kill()
                     await self.process.wait()

@@ -6,6 +6,7 @@ counts is the difference of two scrapes: tests run one after another.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import AsyncIterator, Callable, Coroutine
 from pathlib import Path
 
@@ -47,15 +48,18 @@ async def started(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Sta
     """Return a function that starts a proxy, or gives the one with the same flags again."""
     running: dict[tuple[str, ...], Proxy] = {}
 
-    async def give(upstream_url: str, *flags: str) -> Proxy:
-        key = (upstream_url, *flags)
-        if key not in running:
-            running[key] = await start(tmp_path_factory.mktemp("proxy"), upstream_url, *flags)
-        return running[key]
+    async with contextlib.AsyncExitStack() as ends:
 
-    yield give
-    for child in running.values():
-        await child.stop()
+        async def give(upstream_url: str, *flags: str) -> Proxy:
+            key = (upstream_url, *flags)
+            if key not in running:
+                child = await start(tmp_path_factory.mktemp("proxy"), upstream_url, *flags)
+                # One that complains of its end must not keep the others alive.
+                ends.push_async_callback(child.stop)
+                running[key] = child
+            return running[key]
+
+        yield give
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
@@ -73,13 +77,12 @@ async def staged(started: Starter, stage: Stage) -> Proxy:
 @pytest_asyncio.fixture(loop_scope="session")
 async def alone(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Starter]:
     """Return a function that starts a proxy which nobody else uses."""
-    running: list[Proxy] = []
+    async with contextlib.AsyncExitStack() as ends:
 
-    async def give(upstream_url: str, *flags: str, **environment: str) -> Proxy:
-        printed = tmp_path_factory.mktemp("alone")
-        running.append(await start(printed, upstream_url, *flags, env=environment))
-        return running[-1]
+        async def give(upstream_url: str, *flags: str, **environment: str) -> Proxy:
+            printed = tmp_path_factory.mktemp("alone")
+            child = await start(printed, upstream_url, *flags, env=environment)
+            ends.push_async_callback(child.stop)
+            return child
 
-    yield give
-    for child in running:
-        await child.stop()
+        yield give
