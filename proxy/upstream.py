@@ -57,9 +57,10 @@ class Upstream:
         self._origin = URL(settings.upstream).origin()
         self._prefix = settings.upstream.removeprefix(str(self._origin))
         self.host = self._origin.host or ""
-        self._pooled = _client(settings, keepalive_timeout=_KEEPALIVE_S)
+        context = _ssl_context(settings)
+        self._pooled = _client(settings, ssl=context, keepalive_timeout=_KEEPALIVE_S)
         # For repeated attempts: where one idle connection died, the others may have as well.
-        self._unpooled = _client(settings, force_close=True)
+        self._unpooled = _client(settings, ssl=context, force_close=True)
 
     def url(self, target: str) -> URL:
         """Return the URL for a target below the base; raises BadTargetError."""
@@ -261,12 +262,12 @@ def _came_to_nothing(error: BaseException) -> bool:
     return isinstance(error, OSError)
 
 
-def _client(settings: Settings, **pooling: Any) -> aiohttp.ClientSession:
+def _client(settings: Settings, **options: Any) -> aiohttp.ClientSession:
     trace = aiohttp.TraceConfig()
     trace.on_connection_reuseconn.append(_note_reuse)
     wait = settings.connect_timeout_s
     return aiohttp.ClientSession(
-        connector=Pool(ssl=_ssl_context(settings), **pooling),
+        connector=Pool(**options),
         timeout=aiohttp.ClientTimeout(total=None, connect=wait, sock_connect=wait),
         cookie_jar=aiohttp.DummyCookieJar(),
         auto_decompress=False,

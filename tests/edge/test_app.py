@@ -13,7 +13,17 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from edge.loopback import HOST, Got, ask, made, raw_server, read_answer, read_request, talk
+from edge.loopback import (
+    HOST,
+    Got,
+    ask,
+    made,
+    raw_server,
+    read_answer,
+    read_request,
+    talk,
+    until,
+)
 from proxy.app import App, describe, refuse_self
 from proxy.settings import SettingsError
 from proxy.version import __version__
@@ -256,12 +266,20 @@ async def test_a_body_that_turns_out_too_large_is_refused() -> None:
 
 
 async def test_a_body_that_is_no_http_is_refused() -> None:
-    """The chunks end in something else."""
+    """The chunks end in something else, at once or while they are being read."""
     seen: list[bytes] = []
     async with in_front(seen) as app:
-        head = get("/v1/x", "Transfer-Encoding: chunked", method="POST")
-        answer = await talk(app.port, head + b"1\r\na\r\nzz\r\n")
-    assert answer == b"" or b" 400 " in answer.split(b"\r\n")[0]
+        head = get("/v1/x", "Transfer-Encoding: chunked", "Expect: 100-continue", method="POST")
+        broken = b"1\r\na\r\nzz\r\n"
+        assert b" 400 " in (await talk(app.port, head + broken)).split(b"\r\n")[0]
+        reader, writer = await asyncio.open_connection(HOST, app.port)
+        writer.write(head)
+        assert b" 100 " in await reader.readuntil(b"\r\n\r\n")
+        writer.write(broken)
+        status, code, _ = error_of(await read_answer(reader))
+        assert (status, code) == (400, "bad_request")
+        writer.close()
+        await writer.wait_closed()
     assert seen == []
 
 
@@ -287,6 +305,30 @@ async def test_a_request_that_is_refused_is_counted() -> None:
         metrics = await ask(app.admin_port, get("/metrics"))
     line = b'wholestream_requests_total{code="4xx",endpoint="other"} 1.0'
     assert line in metrics.body
+
+
+# --- what no client waits for -----------------------------------------------------------
+
+
+async def test_work_in_the_background_ends_with_the_proxy() -> None:
+    """It is cancelled, and what is done is forgotten before."""
+    ends: list[str] = []
+
+    async def work(go: asyncio.Event) -> None:
+        try:
+            await go.wait()
+            ends.append("done")
+        except asyncio.CancelledError:
+            ends.append("cancelled")
+            raise
+
+    async with running() as app:
+        go = asyncio.Event()
+        app.edge.spawn(work(go))
+        app.edge.spawn(work(asyncio.Event()))
+        go.set()
+        await until(lambda: ends == ["done"])
+    assert ends == ["done", "cancelled"]
 
 
 # --- stopping ---------------------------------------------------------------------------
@@ -320,4 +362,39 @@ async def test_a_grace_is_served_and_cut_short_by_a_second_signal() -> None:
         assert (await ask(app.admin_port, get("/healthz"))).status == 200
         assert (await ask(app.port, get("/v1/x"))).body == b"ok"
         app.stop()
+        await task
+
+
+async def test_whoever_asks_on_an_old_connection_in_the_end_is_sent_elsewhere() -> None:
+    """While the last answers are waited for, a keep-alive connection may still bring a request."""
+    go, asked = asyncio.Event(), asyncio.Event()
+
+    async def play(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while True:
+            if b"slow" in await read_request(reader):
+                asked.set()
+                await go.wait()
+            writer.write(OK)
+
+    async with raw_server(play) as port:
+        app = App(made(port=0, admin_port=0, upstream=f"http://{HOST}:{port}"))
+        up = asyncio.Event()
+        task = asyncio.create_task(app.run(lambda _: up.set()))
+        await up.wait()
+        reader, writer = await asyncio.open_connection(HOST, app.port)
+        kept = get("/v1/x").replace(b"Connection: close\r\n", b"")
+        writer.write(kept)
+        assert (await read_answer(reader)).body == b"ok"
+        slow = asyncio.create_task(ask(app.port, get("/v1/slow")))
+        await asked.wait()
+        app.stop()
+        await until(lambda: app.edge.closed)
+        writer.write(kept)
+        late = await read_answer(reader)
+        assert error_of(late)[:2] == (503, "overloaded")
+        assert (late.headers["x-should-retry"], late.headers["retry-after"]) == ("true", "1")
+        writer.close()
+        await writer.wait_closed()
+        go.set()
+        assert (await slow).body == b"ok"
         await task

@@ -261,6 +261,13 @@ def test_a_bad_value_is_named_in_one_line_from_any_source(
     assert refused({}) == message
 
 
+def test_the_two_listeners_have_two_ports() -> None:
+    """The same one twice is told before either is opened; two free ones are no clash."""
+    assert refused({"port": 8000, "admin_port": 8000}).startswith("admin_port: ")
+    assert refused({"port": 8788}).startswith("admin_port: ")
+    assert load({"port": 0, "admin_port": 0})[0].port == 0
+
+
 @pytest.mark.parametrize("name", sorted(Settings.model_fields.keys() - FREE))
 @pytest.mark.parametrize(
     "value", [CANARY, f"12{CANARY}", f"12 canary{CANARY}", f"{CANARY}\n\x1b[2J"]
