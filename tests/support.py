@@ -78,7 +78,9 @@ def begin(
     request: Request | None = None, *, budget: RetryBudget | None = None, **limits: Any
 ) -> StreamSession:
     """Begin a session; nothing was answered yet."""
-    return StreamSession(request or ask(), Policy(**limits), budget or RetryBudget(0.2, 1.0))
+    session = StreamSession(request or ask(), Policy(**limits), budget or RetryBudget(0.2, 1.0))
+    session.begin(0.0)
+    return session
 
 
 def sse(*payloads: Any, name: str = "") -> bytes:

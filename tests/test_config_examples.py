@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import tomllib
 from pathlib import Path
@@ -9,29 +10,37 @@ from typing import Any
 
 import pytest
 
-from proxy.settings import PREFIX, Settings, load
+from proxy.settings import FIELDS, LISTS, PREFIX, SettingsError
+from proxy.settings_load import load
+from proxy.settings_tables import TABLES
 
 CONFIG = Path(__file__).parent.parent / "config"
 EXAMPLES = sorted(CONFIG.glob("*.toml"))
 FULL = CONFIG / "wholestream.toml"
 SHORT = [path for path in EXAMPLES if path != FULL]
 
-UNSET = {name for name, field in Settings.model_fields.items() if field.default is None}
+UNSET = {name for name, field in FIELDS.items() if field.default is None}
 """Settings without a default, for which the full example can only show a value."""
 
-_COMMENTED = re.compile(r"^# ([a-z_]+ = .*)$", re.MULTILINE)
+_COMMENTED = re.compile(r"^# ([a-z_]+ = .*|\[+[a-z]+\]+)$", re.MULTILINE)
 
 
 @pytest.fixture(autouse=True)
 def _plain_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in Settings.model_fields:
-        monkeypatch.delenv(PREFIX + name.upper(), raising=False)
-    monkeypatch.delenv(PREFIX + "CONFIG", raising=False)
+    for name in list(os.environ):
+        if name.startswith(PREFIX):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("BACKUP_API_KEY", "sk-backup")
+
+
+def uncommented() -> list[str]:
+    """Return the lines of the full example that are settings, without their comment signs."""
+    return _COMMENTED.findall(FULL.read_text(encoding="utf-8"))
 
 
 def commented() -> dict[str, Any]:
-    """Return what the full example says when its comments are taken off."""
-    return tomllib.loads("\n".join(_COMMENTED.findall(FULL.read_text(encoding="utf-8"))))
+    """Return what the full example says when its comments are taken off; no key comes twice."""
+    return tomllib.loads("\n".join(uncommented()))
 
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.name)
@@ -52,19 +61,30 @@ def test_the_full_example_changes_nothing_as_it_stands() -> None:
 
 
 def test_the_full_example_mentions_every_setting() -> None:
-    """Each once."""
-    names = [line.partition(" ")[0] for line in _COMMENTED.findall(FULL.read_text())]
-    assert len(names) == len(set(names))
-    assert set(names) == set(Settings.model_fields)
+    """Each once, those of a table below its head."""
+    values = commented()
+    recovery = {f"recovery.{key}" for key in values.pop("recovery")}
+    assert values.keys() | recovery == FIELDS.keys()
 
 
-def test_the_full_example_shows_the_true_defaults(tmp_path: Path) -> None:
-    """With its comments taken off it is the same as nothing at all."""
-    uncommented = tmp_path / "wholestream.toml"
-    lines = _COMMENTED.findall(FULL.read_text(encoding="utf-8"))
-    kept = [line for line in lines if line.partition(" ")[0] not in UNSET]
-    uncommented.write_text("\n".join(kept), encoding="utf-8")
-    assert load({}, str(uncommented)) == load({})
+@pytest.mark.parametrize("place", [place for place in TABLES if place[0] in LISTS], ids=".".join)
+def test_the_full_example_mentions_every_key_of_a_list_of_tables(place: tuple[str, ...]) -> None:
+    """Between its entries."""
+    entries = [commented()]
+    for key in place:
+        entries = [inner for entry in entries for inner in entry[key]]
+    assert {key for entry in entries for key in entry} == TABLES[place].model_fields.keys()
+
+
+def test_the_full_example_loads_with_its_comments_taken_off(tmp_path: Path) -> None:
+    """Its upstreams and fallbacks fit together, and only what has no default differs."""
+    path = tmp_path / "wholestream.toml"
+    kept = [line for line in uncommented() if line.partition(" ")[0] not in UNSET]
+    path.write_text("\n".join(kept), encoding="utf-8")
+    settings, _ = load({}, str(path))
+    assert [entry.name for entry in settings.upstreams] == ["backup"]
+    plain = settings.model_copy(update={key: [] for key in LISTS})
+    assert plain.model_dump() == load({})[0].model_dump()
 
 
 @pytest.mark.parametrize("name", sorted(UNSET))
@@ -78,6 +98,33 @@ def test_a_short_example_says_only_what_differs(path: Path) -> None:
     """A default that is repeated would hide what the example is about."""
     values = tomllib.loads(path.read_text(encoding="utf-8"))
     settings, _ = load({}, str(path))
-    defaults, _ = load({})
-    same = [name for name in values if getattr(settings, name) == getattr(defaults, name)]
-    assert same == []
+    assert said_again(values, settings.model_dump(), load({})[0].model_dump()) == []
+
+
+def said_again(said: dict[str, Any], got: dict[str, Any], defaults: dict[str, Any]) -> list[str]:
+    """Return the keys that are said and have their default."""
+    same = []
+    for name, value in said.items():
+        if isinstance(value, dict):
+            same += said_again(value, got[name], defaults[name])
+        elif got[name] == defaults[name]:
+            same.append(name)
+    return same
+
+
+def test_the_failover_example_leads_to_the_other_upstream() -> None:
+    """With the key from the environment, and its own name for the model."""
+    settings, _ = load({}, str(CONFIG / "failover.toml"))
+    key = settings.upstreams[0].api_key
+    assert key is not None
+    assert key.get_secret_value() == "sk-backup"
+    first = settings.policy.fallbacks[0]
+    assert [(to.upstream, to.model) for to in first.to] == [("backup", "small")]
+    assert settings.policy.hold == "tool_calls"
+
+
+def test_the_failover_example_needs_its_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without it, the client's key would go to somebody else."""
+    monkeypatch.delenv("BACKUP_API_KEY")
+    with pytest.raises(SettingsError, match=r"^upstreams\.backup\.api_key_env: .*BACKUP_API_KEY"):
+        load({}, str(CONFIG / "failover.toml"))

@@ -13,29 +13,35 @@ from proxy.core.fault import AttemptEnd, Fault
 from proxy.core.grammars import Kind, grammar_for
 from proxy.core.grammars.base import DONE, is_json
 from proxy.core.policy import Policy
+from proxy.core.recovery import Splice
 from proxy.core.repairs import clean_text, mend
 from proxy.core.request import Request
 from proxy.core.sse import Event, EventSplitter
 
 
 class Attempt:
-    """Reads one attempt. ``given`` are openers of an earlier attempt that the client has.
+    """Reads one attempt. ``splice`` joins it to what the client has of earlier ones.
 
     ``terminal`` becomes True with the stream's last event, ``fault`` is set when the bytes
-    themselves are at fault; after either, ``settled``, nothing more is taken.
+    themselves are at fault; after either, or when the answer does not fit what was given,
+    ``settled``: nothing more is taken.
     """
 
     def __init__(
-        self, request: Request, policy: Policy, count: Callable[[str], None], given: list[Event]
+        self,
+        request: Request,
+        policy: Policy,
+        count: Callable[[str], None],
+        splice: Splice | None = None,
     ) -> None:
         """Start before the first byte; ``count`` is told the name of each repair."""
         self._policy = policy
         self._count = count
         self._splitter = EventSplitter(policy.max_event_bytes, count)
-        self._joined = bool(given)
+        self._splice = splice
         self.grammar = grammar_for(request)
-        if given:
-            self.grammar.follow(given)
+        self.document: bytearray | None = None
+        """Where the answer is to be one JSON document: what of it has come."""
         self.head = False
         """Whether the upstream answered with a 200."""
         self.terminal = False
@@ -53,15 +59,27 @@ class Attempt:
     @property
     def settled(self) -> bool:
         """Whether this attempt has nothing more to say."""
-        return self.terminal or self.fault is not None
+        return self.terminal or self.fault is not None or bool(self.mismatch)
+
+    @property
+    def spliced(self) -> bool:
+        """Whether the attempt is joined to content that was given before."""
+        return self._splice is not None and bool(self._splice.kind)
+
+    @property
+    def mismatch(self) -> str:
+        """Why the answer does not fit what was given, or an empty string."""
+        return self._splice.mismatch if self._splice else ""
 
     @property
     def received(self) -> int:
         """Bytes of body read so far."""
-        return self._splitter.received
+        return self._splitter.received + len(self.document or b"")
 
     def feed(self, data: bytes) -> list[Event]:
         """Take one read, return the events to be given on, the terminal one last."""
+        if self.document is not None:
+            return self._gather(data)
         events: list[Event] = []
         self._read = data
         self._pending_at = self._splitter.offset
@@ -81,6 +99,8 @@ class Attempt:
         """
         self.closed = True
         events: list[Event] = []
+        if self.document is not None:
+            return self._unroll(end)
         pending = self._splitter.pending
         if not pending or self.settled:
             return events
@@ -99,6 +119,29 @@ class Attempt:
         self.partial = end.fault is not None
         self.tail = b""
         self._take(event, events)
+        return events
+
+    def finish(self) -> list[Event]:
+        """Take the end of an answer that is whole without a terminal event."""
+        return self._splice.close() if self._splice else []
+
+    def _gather(self, data: bytes) -> list[Event]:
+        self.document = (self.document or bytearray()) + data
+        if len(self.document) > self._policy.max_event_bytes:
+            self._fail(Fault.OVERSIZE_EVENT, b"")
+        return []
+
+    def _unroll(self, end: AttemptEnd) -> list[Event]:
+        """Tell a document event by event; one that is not finished has no end to tell."""
+        events: list[Event] = []
+        found = (
+            [] if self.settled or end.fault else self.grammar.unroll(bytes(self.document or b""))
+        )
+        for event in found:
+            self._take(event, events)
+            if self.settled:
+                return events
+        self.fault = self.fault or (None if end.fault else Fault.CLEAN_EOF)
         return events
 
     def name_fault(self, end: AttemptEnd) -> Fault:
@@ -140,22 +183,26 @@ class Attempt:
                 return
 
     def _pass(self, event: Event, events: list[Event]) -> None:
-        left = self.grammar.join(event) if self._joined else event
-        if left is not None:
-            events.append(left)
+        if self._splice is None:
+            events.append(event)
+        else:
+            events += self._splice.take(event)
 
     def _end(self, kind: Kind, event: Event, events: list[Event]) -> None:
         if kind is Kind.TERMINAL:
             if event.data.startswith(DONE) and event.data != DONE:
                 self._count("done_form")
                 event = Event(event.name, DONE)
-            events.append((self._joined and self.grammar.join(event)) or event)
-            self.terminal = True
+            last: list[Event] = []
+            self._pass(event, last)
+            events += last + self.finish()
+            self.terminal = bool(last) and not self.mismatch
         elif kind is Kind.SURPLUS:
             self._count("dropped_done")
         elif kind is Kind.ERROR:
-            native = self._joined and self.grammar.error_is_native
-            self.error_event = (native and self.grammar.join(event)) or event
+            joined: list[Event] = []
+            self._pass(event, joined)
+            self.error_event = joined[-1] if joined else None
             self._fail(Fault.IN_STREAM_ERROR, event.encode()[:-2])
         elif kind is Kind.UNFINISHED:
             some = self.grammar.events > 0

@@ -16,12 +16,22 @@ from proxy.core.errors import (
     error_reply,
 )
 from proxy.core.fault import EXPLANATIONS, Fault, Incident, Phase, StreamOutcome
+from proxy.core.policy import Target
+from proxy.core.request import Request
 
 
 @dataclass(frozen=True, slots=True)
 class Open:
-    """Wait ``floor_s`` plus a random share of ``spread_s``, then send the request again."""
+    """Wait ``floor_s`` plus a random share of ``spread_s``, then send a request to a target.
 
+    ``document`` says that the answer is one JSON object, to be read as the stream would be.
+    ``keep`` says that the connection of the attempt before must stay open meanwhile.
+    """
+
+    request: Request
+    target: Target
+    document: bool = False
+    keep: bool = False
     floor_s: float = 0.0
     spread_s: float = 0.0
 
@@ -57,6 +67,17 @@ class Report:
     size: int
     discarded_bytes: int
     usage: bytes
+    discarded_events: int = 0
+    capped: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Try:
+    """One attempt as it was decided on: the strategy, the fault that was its reason, and whom."""
+
+    strategy: str
+    reason: str
+    target: Target
 
 
 _THOSE = "The {} events before this one are"

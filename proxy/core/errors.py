@@ -40,6 +40,9 @@ _DETERMINISTIC = {
 }
 """Words in a code or type that make an error the request's own fault, with its HTTP status."""
 
+_ACCOUNT = ("quota", "billing")
+"""Words for an account that is spent: the same request has a chance only elsewhere."""
+
 _RETRYABLE_STATUS = frozenset({408, 409, 425, 429})
 _OVERLOAD_STATUS = frozenset({429, 503, 529})
 _SERVER_ERRORS = 500
@@ -51,7 +54,7 @@ class UpstreamError:
     """An error object of the upstream, whatever its form was.
 
     ``status`` is the HTTP status it stands for; ``transient`` says that the same request may
-    succeed a moment later.
+    succeed a moment later, ``elsewhere`` that another model or account may manage it.
     """
 
     message: str
@@ -60,6 +63,7 @@ class UpstreamError:
     param: str | None
     status: int
     transient: bool
+    elsewhere: bool = False
 
     def as_object(self) -> dict[str, Any]:
         """Return OpenAI's error object, without the ``error`` key around it."""
@@ -124,6 +128,7 @@ def _classify(inner: dict[str, Any], outer: dict[str, Any], status: int) -> Upst
     if "quota" in (message or "").lower():
         words += " insufficient_quota"
     named, transient = _judge(words, code, status)
+    too_long = "context_length" in words or "maximum context length" in (message or "").lower()
     return UpstreamError(
         message=message or "The upstream reported an error without saying which.",
         type=kind or UPSTREAM_ERROR,
@@ -131,6 +136,7 @@ def _classify(inner: dict[str, Any], outer: dict[str, Any], status: int) -> Upst
         param=_text(inner.get("param")),
         status=named,
         transient=transient,
+        elsewhere=too_long or any(word in words for word in _ACCOUNT),
     )
 
 

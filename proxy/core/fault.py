@@ -68,13 +68,15 @@ class AttemptEnd:
     complete is for the grammar to judge. A cut without a reset is given as
     ``CUT_BETWEEN_EVENTS``; the session looks at its own bytes and says which cut it was.
 
-    ``age_s`` is seconds from sending the request; ``retry_after_s`` seconds asked for by the
+    ``age_s`` is seconds from sending the request, ``silence_s`` from the last data event (or
+    from sending) to the end; ``retry_after_s`` seconds asked for by the
     upstream; ``stale`` says that a pooled connection died before any byte of an answer;
     ``body`` is the (bounded) body of an answer with an error ``status``.
     """
 
     fault: Fault | None = None
     age_s: float = 0.0
+    silence_s: float = 0.0
     status: int = 0
     retry_after_s: float | None = None
     stale: bool = False

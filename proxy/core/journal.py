@@ -1,7 +1,8 @@
 """What the client has been given so far.
 
-Knows counts and the contentless openers given, which hold the stream's identity. Must not
-know how to use them: that is for the recovery that joins a new attempt on.
+Knows counts, and the events themselves as far as a recovery may need them: the contentless
+openers always, which hold the stream's identity, and content only where ``keeps`` says that a
+new attempt might have to be joined on to it. Must not know how that is done.
 """
 
 from __future__ import annotations
@@ -13,17 +14,40 @@ from proxy.core.sse import Event
 
 @dataclass(slots=True)
 class Journal:
-    """Grows with the stream, never shrinks."""
+    """Grows with the stream. ``cap`` bounds in bytes what is remembered."""
 
+    cap: int
+    keeps: bool = False
     events: int = 0
     size: int = 0
     content: bool = False
-    openers: list[Event] = field(default_factory=list)
+    given: list[Event] = field(default_factory=list)
+    last: Event | None = None
     full: bool = False
-    """Whether more openers were given than are remembered, so that nothing can follow them."""
+    """Whether more was given than is remembered, so that nothing can be joined on."""
+    _kept: int = 0
 
-    def give(self, encoded: bytes) -> bytes:
-        """Note one encoded event on its way to the client, and return it."""
+    @property
+    def complete(self) -> bool:
+        """Whether ``given`` is all that the client has."""
+        return not self.full and (self.keeps or not self.content)
+
+    def give(self, event: Event) -> bytes:
+        """Note one event on its way to the client, and return it encoded."""
+        encoded = event.encode()
         self.events += 1
         self.size += len(encoded)
+        self.last = event
+        if self.keeps or not self.content:
+            self._remember(event, len(encoded))
         return encoded
+
+    def _remember(self, event: Event, size: int) -> None:
+        if self.full:
+            return
+        self._kept += size
+        if self._kept > self.cap:
+            self.full = True
+            del self.given[1:]  # the first one has the identity, which an error event needs
+            return
+        self.given.append(event)

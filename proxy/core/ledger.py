@@ -6,10 +6,12 @@ Knows what is counted and reported. Must not know why anything happened.
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 
 from proxy.core.attempt import Attempt
 from proxy.core.commands import Report
 from proxy.core.fault import AttemptEnd, Fault, Incident, IncidentOutcome, Phase, StreamOutcome
+from proxy.core.hold import Hold
 from proxy.core.journal import Journal
 from proxy.core.recovery import Plan
 
@@ -25,22 +27,40 @@ class Ledger:
         self._journal = journal
         self._recoveries: list[tuple[str, str]] = []
         self._plan: Plan | None = None
-        self.reasons: list[str] = []
-        """Why each attempt was made: ``first`` or a fault's name."""
-        self.free_attempts = 0
+        self._before = (0, 0)
         self.incidents: list[Incident] = []
         self.repairs: Counter[str] = Counter()
         self.discarded_bytes = 0
+        self.discarded_events = 0
+
+    @property
+    def closed_incidents(self) -> list[Incident]:
+        """The incidents of which it is known what became of them: all, or all but the last."""
+        return self.incidents[:-1] if self.joining else self.incidents
+
+    @property
+    def joining(self) -> bool:
+        """Whether it is not known yet if the plan under way saves the answer."""
+        return self._plan is not None and self._plan.strategy != "restart"
 
     def repaired(self, repair: str) -> None:
         """Count a repair."""
         self.repairs[repair] += 1
 
-    def planned(self, plan: Plan, thrown_away: int) -> None:
-        """Note that a plan was chosen, and how many bytes of the failed attempt it gives up."""
+    def begun(self, hold: Hold) -> None:
+        """Note that an attempt begins, with what of an earlier one still waits."""
+        self._before = (self._journal.events + hold.held, self._journal.size + hold.size)
+
+    def discard(self, attempt: Attempt) -> None:
+        """Count what was received in an attempt and went to nobody."""
+        events, size = self._before
+        given, sent = self._journal.events - events, self._journal.size - size
+        self.discarded_events += max(0, attempt.grammar.events - max(0, given))
+        self.discarded_bytes += max(0, attempt.received - max(0, sent))
+
+    def planned(self, plan: Plan) -> None:
+        """Note that a plan was chosen."""
         self._plan = plan
-        self.free_attempts += plan.free
-        self.discarded_bytes += thrown_away
 
     def recovered(self, result: str) -> None:
         """Note how the plan under way turned out, if there is one."""
@@ -48,20 +68,22 @@ class Ledger:
             self._recoveries.append((self._plan.strategy, result))
             self._plan = None
 
-    def note(
+    def note(  # noqa: PLR0913 - an incident is made of so many facts
         self,
         fault: Fault,
         phase: Phase,
         outcome: IncidentOutcome,
+        *,
         end: AttemptEnd,
         attempt: Attempt,
+        number: int,
     ) -> None:
-        """Note one incident."""
+        """Note one incident, of the attempt with this number."""
         incident = Incident(
             fault=fault,
             phase=phase,
             outcome=outcome,
-            attempt=len(self.reasons),
+            attempt=number,
             age_s=end.age_s,
             status=end.status,
             events=self._journal.events,
@@ -72,13 +94,19 @@ class Ledger:
         )
         self.incidents.append(incident)
 
-    def report(self, outcome: StreamOutcome, usage: bytes) -> Report:
+    def amend(self, outcome: IncidentOutcome) -> None:
+        """Note what became of the last incident in the end."""
+        self.incidents[-1] = replace(self.incidents[-1], outcome=outcome)
+
+    def report(
+        self, outcome: StreamOutcome, usage: bytes, attempts: tuple[str, ...], *, capped: bool
+    ) -> Report:
         """Return the facts of a stream that is over; a whole one may have been recovered."""
         if outcome is StreamOutcome.COMPLETE and self._recoveries:
             outcome = StreamOutcome.RECOVERED
         return Report(
             outcome=outcome,
-            attempts=tuple(self.reasons),
+            attempts=attempts,
             incidents=tuple(self.incidents),
             recoveries=tuple(self._recoveries),
             repairs=dict(self.repairs),
@@ -86,4 +114,6 @@ class Ledger:
             size=self._journal.size,
             discarded_bytes=self.discarded_bytes,
             usage=usage,
+            discarded_events=self.discarded_events,
+            capped=capped,
         )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 from urllib.parse import parse_qs
@@ -28,6 +28,8 @@ class _Fields(msgspec.Struct):
     n: Any = None
     background: Any = None
     store: Any = None
+    temperature: Any = None
+    seed: Any = None
 
 
 _decode = msgspec.json.Decoder(_Fields).decode
@@ -95,6 +97,33 @@ class Request:
     def stored(self) -> bool:
         """Whether the upstream keeps the response under its id (Responses' default)."""
         return self._fields.store is not False
+
+    @cached_property
+    def json(self) -> dict[str, Any]:
+        """The whole body, decoded; empty if it is no JSON object. For the cold path."""
+        try:
+            found = json.loads(self.body or b"")
+        except (ValueError, RecursionError):
+            return {}
+        return found if isinstance(found, dict) else {}
+
+    @property
+    def deterministic(self) -> bool:
+        """Whether the client asked for the same answer each time: temperature 0, or a seed."""
+        temperature, seed = self._fields.temperature, self._fields.seed
+        cold = isinstance(temperature, int | float) and not isinstance(temperature, bool)
+        seeded = isinstance(seed, int) and not isinstance(seed, bool)
+        return (cold and temperature == 0) or seeded
+
+    def asking(self, model: str) -> Request:
+        """Return the same request for another model; an empty name leaves it as it is."""
+        if not model or model == self.model or not self.json:
+            return self
+        return self.saying({**self.json, "model": model})
+
+    def saying(self, body: dict[str, Any]) -> Request:
+        """Return the same request with another body."""
+        return replace(self, body=json.dumps(body, separators=(",", ":")).encode())
 
     @cached_property
     def _fields(self) -> _Fields:

@@ -1,48 +1,64 @@
 """The session: the state machine of one client's stream, over any number of attempts.
 
-The waist between core and edge. The edge tells ``receive_head`` when a 200 arrived, gives
-``receive_data`` every read and writes what it returns, and calls ``receive_end`` once when the
-attempt is over; it stops reading when ``settled``. When the commit timer is up it calls
-``commit_by_time``. ``abandon`` and ``abort`` are for a client that left and for a shutdown.
+The waist between core and edge. The edge asks ``begin`` whom to ask first, tells
+``receive_head`` when a 200 arrived, gives ``receive_data`` every read and writes what it returns,
+and calls ``receive_end`` once when the attempt is over; it stops reading when ``settled``. When
+the commit timer is up it calls ``commit_by_time``. ``abandon`` and ``abort`` are for a client
+that left and for a shutdown.
 
-Knows states, holds what must be held, counts faults. Must not know which endpoint it serves
+Knows states, gives what may be given, counts faults. Must not know which endpoint it serves
 (that is ``grammars``), how anything is recovered (``recovery``), or the time.
 """
 
 from __future__ import annotations
 
 from proxy.core.attempt import Attempt
-from proxy.core.budget import RetryBudget
-from proxy.core.commands import Finish, Open, Report, http_reply, own_error
+from proxy.core.budget import Breakers, RetryBudget
+from proxy.core.commands import Finish, Open, Report, Try
+from proxy.core.course import Cause, Course
 from proxy.core.errors import UpstreamError, read_error, reply_of, retryable_status
 from proxy.core.fault import AttemptEnd, Fault, Incident, IncidentOutcome, Phase, StreamOutcome
+from proxy.core.hold import Hold
 from proxy.core.journal import Journal
 from proxy.core.ledger import Ledger
 from proxy.core.policy import Policy
-from proxy.core.recovery import Plan, Situation, climb
+from proxy.core.recovery import Plan, Splice, may_join
 from proxy.core.request import Request
 from proxy.core.sse import Event
 from proxy.core.states import FINAL, TRANSITIONS, Signal, State
+from proxy.core.telling import Failure, by_status, in_stream, last_words
 
 
 class StreamSession:
-    """One client's stream. ``budget`` is shared with all other streams."""
+    """One client's stream. ``budget`` and ``breakers`` are shared with all other streams."""
 
-    def __init__(self, request: Request, policy: Policy, budget: RetryBudget) -> None:
-        """Begin the first attempt."""
+    def __init__(
+        self,
+        request: Request,
+        policy: Policy,
+        budget: RetryBudget,
+        breakers: Breakers | None = None,
+    ) -> None:
+        """Prepare; nothing is asked before ``begin``."""
         self.state = State.OPENING
         self.answered = False
         """Whether a 200 is out, or must go out with the bytes returned."""
         self._request = request
         self._policy = policy
         self._budget = budget
-        self._journal = Journal()
-        self._held: list[Event] = []
-        self._held_size = 0
+        self._course = Course(request, policy, budget, breakers or Breakers())
+        self._journal = Journal(policy.journal_max_bytes, keeps=may_join(request, policy))
+        self._hold = Hold(policy)
         self._ledger = Ledger(self._journal)
         self._outcome: StreamOutcome | None = None
-        budget.deposit()
-        self._begin("first")
+        self._last_end = AttemptEnd()
+        self._attempt = Attempt(request, policy, self._ledger.repaired)
+
+    def begin(self, now: float) -> Open:
+        """Begin the first attempt. ``now`` is monotonic seconds, here and below."""
+        self._course.start(now)
+        self._begin()
+        return Open(self._course.asked, self._course.target)
 
     @property
     def settled(self) -> bool:
@@ -61,13 +77,22 @@ class StreamSession:
 
     @property
     def incidents(self) -> list[Incident]:
-        """The incidents so far, in order. Not to be changed."""
-        return self._ledger.incidents
+        """The incidents so far of which it is known what became of them. Not to be changed."""
+        return self._ledger.closed_incidents
+
+    @property
+    def tries(self) -> list[Try]:
+        """The attempts begun so far. Not to be changed."""
+        return self._course.tries
 
     @property
     def attempts(self) -> int:
-        """Attempts begun so far."""
-        return len(self._ledger.reasons)
+        """How many attempts were begun so far."""
+        return len(self._course.tries)
+
+    def wants_body(self, status: int) -> bool:
+        """Say whether the body of an answer with an error status is looked at."""
+        return self.answered or retryable_status(status) or self._course.has_fallback
 
     # --- while the attempt runs ---------------------------------------------------------
 
@@ -86,64 +111,63 @@ class StreamSession:
         self.answered = True
         if self.state is not State.OPENING:
             return b""
-        self._remember(self._held)
-        return self._flush()
+        return self._encode(self._hold.give_up_openers())
 
     def _give(self, events: list[Event]) -> bytes:
-        if self.state is State.STREAMING and not self._attempt.terminal:
-            return self._encode(events)
-        last = events.pop() if self._attempt.terminal else None
-        out = [self._open_with(event) for event in events]
-        if last is not None:
-            out += [self._flush(), self._journal.give(last.encode())]
-            self._go(Signal.TERMINAL)
-            self._ledger.recovered("success")
+        if not self._attempt.terminal:
+            if self.state is State.STREAMING and not self._hold.selective:
+                return self._encode(events)
+            return b"".join([self._put(event) for event in events])
+        last = events.pop()
+        out = [self._put(event) for event in events]
+        out += [self._flush(), self._journal.give(last)]
+        self._complete()
         return b"".join(out)
 
-    def _open_with(self, event: Event) -> bytes:
-        if self.state is State.STREAMING:
-            return self._journal.give(event.encode())
-        if self._attempt.grammar.has_content(event):
-            self._go(Signal.CONTENT)
-            self._journal.content = True
-            self._ledger.recovered("success")
-            return self._flush() + self._journal.give(event.encode())
-        # An opener that lacks its blank line comes at the end, where an attempt may yet follow.
-        if self.answered and self.state is State.OPENING and not self._attempt.closed:
-            self._remember([event])
-            return self._journal.give(event.encode())
-        self._held.append(event)
-        self._held_size += len(event.data)
-        # The hold must not grow without bound, nor fail a healthy stream: it ends early.
-        too_much = self._held_size > self._policy.journal_max_bytes
-        return self.commit_by_time() if too_much else b""
+    def _put(self, event: Event) -> bytes:
+        hold = self._hold
+        ready = hold.take(event, self._attempt.grammar)
+        if not hold.content:
+            # An opener that lacks its blank line comes at the end, where an attempt may yet follow.
+            if self.answered and self.state is State.OPENING and not self._attempt.closed:
+                ready += hold.give_up_openers()
+            self.answered = self.answered or bool(ready)
+        out = self._encode(ready)
+        if hold.content and ready and self.state is not State.STREAMING:
+            self._commit()
+        return out
 
-    def _remember(self, openers: list[Event]) -> None:
-        journal = self._journal
-        journal.openers += openers
-        size = sum(len(event.data) for event in journal.openers)
-        if size > self._policy.journal_max_bytes:
-            journal.full = True
-            journal.openers.clear()
+    def _commit(self) -> None:
+        self.answered = True
+        self._go(Signal.CONTENT)
+        self._journal.content = True
+        self._course.breaker.answered()
+        self._ledger.recovered("success")
 
     def _flush(self) -> bytes:
         self.answered = True
-        out = self._encode(self._held)
-        self._held.clear()
-        return out
+        return self._encode(self._hold.release())
 
     def _encode(self, events: list[Event]) -> bytes:
-        return b"".join([self._journal.give(event.encode()) for event in events])
+        return b"".join([self._journal.give(event) for event in events])
+
+    def _complete(self) -> None:
+        self._go(Signal.TERMINAL)
+        self._budget.deposit()
+        self._course.breaker.succeeded()
+        self._ledger.recovered("success")
+        if self._attempt.spliced:
+            self._ledger.discard(self._attempt)
 
     # --- the end of an attempt ----------------------------------------------------------
 
     def receive_end(self, end: AttemptEnd, now: float) -> Open | Finish:
         """Decide what follows an attempt: another one, or the end of the client's response.
 
-        ``now`` is monotonic seconds, for the budget. After a COMPLETE stream a fault may be
-        told late; it is noted and changes nothing.
+        After a COMPLETE stream a fault may be told late; it is noted and changes nothing.
         """
         attempt = self._attempt
+        self._last_end = end
         body = b"" if self.state in FINAL else self._give(attempt.close(end))
         if self.state in FINAL:
             if end.fault is not None:
@@ -154,79 +178,84 @@ class StreamSession:
         clean = end.fault is None and attempt.fault is None and not attempt.partial
         # Behind a finished answer a broken event is as good as none.
         sound = attempt.fault in {None, Fault.MALFORMED_EVENT, Fault.OVERSIZE_EVENT}
-        if sound and attempt.head and attempt.grammar.whole(clean=clean):
+        whole = sound and attempt.head and attempt.grammar.whole(clean=clean)
+        if whole and not attempt.mismatch:
+            body += self._give(attempt.finish())
+        if attempt.mismatch:
+            return self._unfit(now, body)
+        if whole:
             if not clean:
                 self._note(fault, end, Phase.AFTER_TERMINAL, IncidentOutcome.REPAIRED)
             return Finish(body + self._complete_unmarked())
         return self._decide(fault, end, now, body)
 
     def _complete_unmarked(self) -> bytes:
+        body = self._flush()
         mark = self._attempt.grammar.end_mark()
         if mark is not None:
             self._ledger.repaired("added_done")
-            self._held.append(mark)
-        body = self._flush()
-        self._go(Signal.TERMINAL)
-        self._ledger.recovered("success")
+            body += self._journal.give(mark)
+        self._complete()
         return body
 
     def _decide(self, fault: Fault, end: AttemptEnd, now: float, body: bytes) -> Open | Finish:
         error = self._attempt.grammar.error
+        own = False
         if fault is Fault.HTTP_STATUS:
             error = read_error(end.body, end.status)
-            if not self.answered and not retryable_status(end.status):
-                # The request's own fault: the upstream's reply is the answer, no incident.
-                self._ledger.recovered("failed")
-                self._go(Signal.GIVE_UP)
-                return Finish(pass_on=True)
-        hopeless = fault is Fault.OVERSIZE_EVENT or (error is not None and not error.transient)
-        plan = climb(self._situation(fault, end, hopeless=hopeless))
-        if plan is not None and not plan.free and not self._budget.withdraw(now):
-            plan = None
-        outcome = IncidentOutcome.SURFACED if plan is None else plan.outcome
-        phase = self._phase()
-        self._note(fault, end, phase, outcome)
-        self._ledger.recovered("failed")
-        if plan is not None:
-            return self._follow(plan, fault)
-        self._go(Signal.GIVE_UP)
-        if self.answered:
-            body += self._flush()  # the numbers of openers still held are taken
-            error = error or own_error(fault, end.detail, self._journal.events)
-            return Finish(body + self._tell(error))
-        if fault is Fault.HTTP_STATUS:
-            return Finish(pass_on=True)
-        if error is not None:
-            return Finish(reply=reply_of(error))
-        return Finish(reply=http_reply(fault, phase, self.attempts, end.detail))
-
-    def _situation(self, fault: Fault, end: AttemptEnd, *, hopeless: bool) -> Situation:
-        return Situation(
-            request=self._request,
-            policy=self._policy,
-            journal=self._journal,
-            grammar=self._attempt.grammar,
-            fault=fault,
-            end=end,
-            attempts=self.attempts - self._ledger.free_attempts,
-            hopeless=hopeless,
-            stale_used=self._ledger.free_attempts > 0,
+            own = not retryable_status(end.status)
+        breaker = self._course.breaker
+        breaker.released() if own else breaker.failed(now)
+        first = self._course.cause is None
+        plan = self._course.after(
+            Cause(fault, end, error), self._attempt.grammar, self._journal, now
         )
+        self._ledger.recovered("failed")
+        if own and first and plan is None and not self.answered:
+            # The request's own fault: the upstream's reply is the answer, no incident.
+            self._go(Signal.GIVE_UP)
+            return Finish(pass_on=True)
+        outcome = IncidentOutcome.SURFACED if plan is None else plan.outcome
+        self._note(fault, end, self._phase(), outcome)
+        return self._follow(plan, fault) if plan else self._give_up(body)
+
+    def _unfit(self, now: float, body: bytes) -> Open | Finish:
+        """Go back to what broke the answer: what was to save it says something else."""
+        self._course.breaker.answered()
+        self._course.rule_out()
+        self._ledger.recovered("mismatch")
+        plan = self._course.again(self._attempt.grammar, self._journal, now)
+        self._ledger.amend(IncidentOutcome.SURFACED if plan is None else plan.outcome)
+        if plan is None or self._course.cause is None:
+            return self._give_up(body)
+        return self._follow(plan, self._course.cause.fault)
 
     def _follow(self, plan: Plan, fault: Fault) -> Open:
-        self._ledger.planned(plan, self._attempt.received)
-        self._go(Signal.SPLICE if self._journal.openers else Signal.RESTART)
-        self._begin(fault.value)
-        return Open(plan.floor_s, plan.spread_s)
+        self._ledger.planned(plan)
+        if not plan.goes_on:
+            self._ledger.discard(self._attempt)
+        self._go(Signal.SPLICE if self._journal.events else Signal.RESTART)
+        # A background response that is left before it runs may stay queued (protocol of the API).
+        keep = plan.goes_on and not self._journal.content
+        self._course.follow(plan, fault)
+        self._begin(plan.splice, goes_on=plan.goes_on, document=plan.document)
+        course = self._course
+        return Open(course.asked, course.target, plan.document, keep, plan.floor_s, plan.spread_s)
 
-    def _tell(self, error: UpstreamError) -> bytes:
-        """Return the terminal error event(s), the upstream's own where clients understand it."""
-        attempt = self._attempt
-        if attempt.error_event is not None and attempt.grammar.error_is_native:
-            events = [attempt.error_event]
-        else:
-            events = attempt.grammar.error_events(error, retryable=error.transient)
-        return self._encode(events)
+    def _give_up(self, body: bytes) -> Finish:
+        """Tell the client what broke its answer."""
+        course, attempt = self._course, self._attempt
+        self._go(Signal.GIVE_UP)
+        if attempt.spliced or (self._hold.content and not self._journal.content):
+            self._ledger.discard(attempt)
+        cause = course.cause or Cause(Fault.CLEAN_EOF, self._last_end, None)
+        last = cause.end is self._last_end
+        phase, cap, mismatch = self._phase(), course.cap_s, attempt.mismatch
+        failure = Failure(cause, phase, self.attempts, last, cap, mismatch)
+        if not self.answered:
+            return by_status(failure)
+        body += self._encode(self._hold.openers)  # SDKs want them in front of an error
+        return Finish(body + in_stream(failure, attempt, self._journal).body)
 
     # --- ends that are not the upstream's -----------------------------------------------
 
@@ -234,43 +263,61 @@ class StreamSession:
         """Note that the client left."""
         if self.state not in FINAL:
             self._outcome = StreamOutcome.CLIENT_CLOSED
+            self._course.breaker.released()
+            if self._ledger.joining:
+                self._ledger.amend(IncidentOutcome.CLIENT_GONE)
 
-    def passed_on(self, end: AttemptEnd) -> None:
+    def passed_on(self, end: AttemptEnd, now: float) -> None:
         """Note that the upstream's answer was no stream and went to the client as it was."""
-        told = any(incident.attempt == self.attempts for incident in self.incidents)
+        told = any(incident.attempt == self.attempts for incident in self._ledger.incidents)
         if end.fault is not None and not told:
             self._note(end.fault, end, Phase.MID_CONTENT, IncidentOutcome.SURFACED)
-        self._ledger.recovered("success" if end.fault is None else "failed")
-        if self.state not in FINAL:
-            self._go(Signal.TERMINAL if end.fault is None else Signal.GIVE_UP)
+        whole = end.fault is None
+        self._ledger.recovered("success" if whole else "failed")
+        if self.state in FINAL:
+            return
+        if whole and not retryable_status(end.status):
+            self._budget.deposit()
+            self._course.breaker.succeeded()
+        else:
+            self._course.breaker.failed(now)
+        self._go(Signal.TERMINAL if whole else Signal.GIVE_UP)
 
     def abort(self, error: UpstreamError) -> Finish:
         """End loudly for a reason of the proxy's own."""
         if self.state in FINAL:
             return Finish()
         self._outcome = StreamOutcome.ABORTED
+        self._course.breaker.released()
         self._ledger.recovered("failed")
         self._go(Signal.GIVE_UP)
         if self.answered:
-            events = self._attempt.grammar.error_events(error, retryable=error.transient)
-            return Finish(self._flush() + self._encode(events))
+            body = self._encode(self._hold.openers)
+            return Finish(body + last_words(error, self._attempt, self._journal))
         return Finish(reply=reply_of(error, should_retry=True))
 
     def report(self) -> Report:
         """Return the facts of a stream that is over."""
         whole = self.state is State.COMPLETE
         ended = StreamOutcome.COMPLETE if whole else StreamOutcome.FAILED
-        return self._ledger.report(self._outcome or ended, self._attempt.grammar.usage)
+        return self._ledger.report(
+            self._outcome or ended,
+            self._attempt.grammar.usage,
+            tuple(attempt.reason for attempt in self._course.tries),
+            capped=self._course.cap_s is not None,
+        )
 
     # --- small parts --------------------------------------------------------------------
 
-    def _begin(self, reason: str) -> None:
-        self._ledger.reasons.append(reason)
-        self._held.clear()
-        self._held_size = 0
-        self._attempt = Attempt(
-            self._request, self._policy, self._ledger.repaired, self._journal.openers
-        )
+    def _begin(
+        self, splice: Splice | None = None, *, goes_on: bool = False, document: bool = False
+    ) -> None:
+        if not goes_on:
+            self._hold.forget(content=self._journal.content)
+        self._attempt = Attempt(self._course.asked, self._policy, self._ledger.repaired, splice)
+        self._ledger.begun(self._hold)
+        if document:
+            self._attempt.document = bytearray()
 
     def _go(self, signal: Signal) -> None:
         self.state = TRANSITIONS[self.state][signal]
@@ -281,4 +328,5 @@ class StreamSession:
         return Phase.BEFORE_CONTENT if self._attempt.head else Phase.BEFORE_HEADERS
 
     def _note(self, fault: Fault, end: AttemptEnd, phase: Phase, outcome: IncidentOutcome) -> None:
-        self._ledger.note(fault, phase, outcome, end, self._attempt)
+        number = self.attempts
+        self._ledger.note(fault, phase, outcome, end=end, attempt=self._attempt, number=number)

@@ -100,7 +100,7 @@ def test_an_incident_says_where_its_bytes_began(bad: bytes, after: bytes) -> Non
 def closed(tail: bytes, end: AttemptEnd) -> tuple[list[Event], Fault, dict[str, int]]:
     """End a body after an event and a tail; return the events of the end, its fault, repairs."""
     repairs: Counter[str] = Counter()
-    attempt = Attempt(ask(), Policy(), lambda name: repairs.update([name]), [])
+    attempt = Attempt(ask(), Policy(), lambda name: repairs.update([name]))
     attempt.feed(sse(HI) + tail)
     return attempt.close(end), attempt.name_fault(end), dict(repairs)
 
@@ -150,7 +150,7 @@ def test_an_error_without_its_blank_line_is_heard() -> None:
 
 def test_a_body_that_ended_is_closed_once() -> None:
     """After the terminal event nothing pending is looked at."""
-    attempt = Attempt(ask(), Policy(), pytest.fail, [])
+    attempt = Attempt(ask(), Policy(), pytest.fail)
     attempt.feed(ANSWER + b'data: {"late":1}')
     assert attempt.close(CLEAN) == []
     assert attempt.name_fault(CUT) is Fault.CUT_BETWEEN_EVENTS

@@ -25,7 +25,7 @@ class Mended:
     def __init__(self, body: bytes, family: str = "other", **limits: Any) -> None:
         """Read a body, byte by byte."""
         self.repairs: Counter[str] = Counter()
-        attempt = Attempt(ask(family), Policy(**limits), self._count, [])
+        attempt = Attempt(ask(family), Policy(**limits), self._count)
         self.events: list[Event] = []
         for read in bytewise(body):
             if not attempt.settled:

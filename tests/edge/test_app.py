@@ -102,6 +102,17 @@ def test_an_upstream_that_is_the_proxy_itself_is_refused_on_ipv6(host: str, list
         refuse_self(made(host=listening, port=9999, upstream=f"http://{host}:9999/v1"))
 
 
+def test_every_other_upstream_is_looked_at_as_well() -> None:
+    """A loop through a fallback is one; the entry is named."""
+    entries = [
+        {"name": "fine", "base_url": "http://127.0.0.1:9998/v1"},
+        {"name": "loop", "base_url": "http://localhost:9999/v1"},
+    ]
+    refuse_self(made(port=9999, upstreams=entries[:1]))
+    with pytest.raises(SettingsError, match=r"^upstreams\.loop\.base_url: points at this proxy"):
+        refuse_self(made(port=9999, upstreams=entries))
+
+
 @pytest.mark.parametrize(
     ("listening", "upstream"),
     [

@@ -23,7 +23,8 @@ from hypothesis import strategies as st
 
 from edge.loopback import HOST, made, raw_server
 from proxy.cli import main
-from proxy.settings import Settings, load
+from proxy.settings import FIELDS, LISTS, Settings
+from proxy.settings_load import load
 from proxy.version import __version__
 
 ROOT = Path(__file__).parent.parent.parent
@@ -36,6 +37,7 @@ BAD = [
     ("upstream", f"https://{CANARY}@api.example/v1"),
     ("max_event_bytes", CANARY),
     ("log_level", CANARY),
+    ("recovery.replay", CANARY),
 ]
 """Of each kind one; ``test_settings`` has all."""
 
@@ -101,10 +103,12 @@ def test_the_help_of_serve_lists_every_setting_as_a_flag() -> None:
     ended = run("serve", "--help")
     assert (ended.returncode, ended.stderr) == (0, "")
     flags = set(re.findall(r"^  (--[a-z-]+) ", ended.stdout, re.MULTILINE))
-    named = {"--" + name.replace("_", "-") for name in Settings.model_fields}
-    assert named | {"--config"} <= flags
+    named = {"--" + re.sub(r"[._]", "-", name) for name in FIELDS if name not in LISTS}
+    assert flags == named | {"--config"}
     assert "[8787]" in ended.stdout
     assert "[https://api.openai.com/v1]" in ended.stdout
+    assert "[deterministic]" in ended.stdout
+    assert "[true]" in ended.stdout
 
 
 def test_the_help_lists_the_commands() -> None:
@@ -144,6 +148,64 @@ def test_config_prints_every_setting_at_its_default() -> None:
     unset = set(re.findall(r"^# (\w+) is not set$", ended.stdout, re.MULTILINE))
     assert printed.keys() | unset == Settings.model_fields.keys()
     assert unset == {name for name, value in made().model_dump().items() if value is None}
+
+
+TABLES = """
+max_attempts = 2
+[recovery]
+hold = "all"
+[[upstreams]]
+name = "backup"
+base_url = "https://backup.example/v1"
+api_key_env = "BACKUP_KEY"
+headers = { "X-Title" = "sk-canary-4711", "x.!y" = "" }
+continuation = "prefill"
+[[upstreams]]
+name = "third"
+base_url = "https://third.example/v1"
+[[fallbacks]]
+models = ["gpt-*", "a\\"b"]
+to = [{ upstream = "backup", model = "m" }, { model = "n" }]
+[[fallbacks]]
+models = ["*"]
+to = [{ upstream = "third" }]
+"""
+"""Every kind of table."""
+
+
+def test_config_prints_tables_as_a_file_that_gives_them_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Below everything else; what comes back is the same but for the secrets."""
+    monkeypatch.setenv("BACKUP_KEY", CANARY)
+    path = toml(tmp_path, TABLES)
+    given_again, _ = load({"recovery.replay": "always"}, path)
+    ended = run("config", "--config", path, "--recovery-replay", "always", env=os.environ)
+    assert (ended.returncode, ended.stderr) == (0, "")
+    again, _ = load({}, toml(tmp_path, ended.stdout))
+    assert again.model_dump(mode="json") == given_again.model_dump(mode="json")
+    assert again.policy == given_again.policy
+    assert list(tomllib.loads(ended.stdout))[-3:] == ["recovery", "upstreams", "fallbacks"]
+
+
+def test_config_prints_the_variable_of_a_key_and_no_secret(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A header may hold a key as well."""
+    monkeypatch.setenv("BACKUP_KEY", CANARY)
+    ended = run("config", "--config", toml(tmp_path, TABLES), env=os.environ)
+    upstream = tomllib.loads(ended.stdout)["upstreams"][0]
+    assert upstream["api_key_env"] == "BACKUP_KEY"
+    assert upstream["headers"] == {"X-Title": "***", "x.!y": "***"}
+    assert "canary" not in ended.stdout + ended.stderr
+
+
+def test_config_names_the_key_that_is_not_there(tmp_path: Path) -> None:
+    """With the variable to set."""
+    env = {"WHOLESTREAM_CONFIG": toml(tmp_path, TABLES), "BACKUP_KEY": ""}
+    line = refusal(run("config", env=env))
+    assert line.startswith("upstreams.backup.api_key_env: ")
+    assert "BACKUP_KEY" in line
 
 
 @settings(max_examples=100)
@@ -186,9 +248,9 @@ def test_a_bad_value_exits_2_with_one_line_that_names_the_setting(
 ) -> None:
     """Wherever it came from, and never with the value."""
     if source == "flag":
-        ended = run("--" + name.replace("_", "-"), value)
+        ended = run("--" + re.sub(r"[._]", "-", name), value)
     elif source == "variable":
-        ended = run("serve", env={f"WHOLESTREAM_{name.upper()}": value})
+        ended = run("serve", env={f"WHOLESTREAM_{name.upper().replace('.', '__')}": value})
     else:
         ended = run("serve", "--config", toml(tmp_path, f'{name} = "{value}"'))
     assert refusal(ended).startswith(f"{name}: ")
@@ -253,6 +315,13 @@ def test_an_upstream_at_the_default_port_of_this_proxy_is_refused() -> None:
     assert line.startswith("upstream: ")
 
 
+def test_another_upstream_that_is_the_proxy_itself_is_refused(tmp_path: Path) -> None:
+    """It is named by its entry."""
+    text = '[[upstreams]]\nname = "backup"\nbase_url = "http://localhost:8787/v1"'
+    line = refusal(run("--config", toml(tmp_path, text)))
+    assert line.startswith("upstreams.backup.base_url: points at this proxy itself")
+
+
 @pytest.mark.parametrize(
     ("words", "named"),
     [
@@ -262,6 +331,10 @@ def test_an_upstream_at_the_default_port_of_this_proxy_is_refused() -> None:
         (["--port"], "--port"),
         (["serve", CANARY], "unexpected argument"),
         (["config", "--zzz"], "--zzz: unknown flag"),
+        (["--recovery-reply", "never"], "did you mean --recovery-replay?"),
+        (["--recovery.replay", "never"], "unknown flag; did you mean --recovery-replay?"),
+        (["--upstreams", "[]"], "--upstreams: unknown flag; did you mean --upstream?"),
+        (["--fallbacks=[]"], "--fallbacks: unknown flag"),
         (["healthcheck", "--serve"], "--serve: unknown flag"),
         (["--a\nb\x1b[2J"], "unknown flag"),
         (["zzz"], "serve"),

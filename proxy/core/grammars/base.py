@@ -11,13 +11,17 @@ import abc
 import enum
 import json
 import re
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from proxy.core.errors import STREAM_INCOMPLETE, UpstreamError
+from proxy.core.journal import Journal
 from proxy.core.request import Request
 from proxy.core.sse import Event
+
+if TYPE_CHECKING:
+    from proxy.core.grammars.seam import Seam
 
 DONE = b"[DONE]"
 _STRINGS = re.compile(rb'"(?:[^"\\]|\\.)*+"', re.DOTALL)
@@ -58,6 +62,8 @@ class Grammar(abc.ABC):
         """Whether strict clients understand the error event in the upstream's own form."""
         self.usage = b""
         """The last raw ``usage`` object seen, or nothing."""
+        self.open_calls: set[object] = set()
+        """Tool calls that began and are not complete, as far as ``in_call`` was asked."""
 
     @abc.abstractmethod
     def read(self, event: Event) -> Kind:
@@ -79,19 +85,24 @@ class Grammar(abc.ABC):
         return None
 
     @abc.abstractmethod
-    def error_events(self, error: UpstreamError, *, retryable: bool) -> list[Event]:
-        """Return this endpoint's terminal error event(s)."""
+    def error_events(self, error: UpstreamError, journal: Journal) -> list[Event]:
+        """Return this endpoint's terminal error event(s), to follow what was given."""
 
     def may_restart(self, *, openers_given: bool) -> bool:
         """Say whether a new attempt can take this one's place, no content being given yet."""
         return self.reads_again or (self.events == 0 and not openers_given)
 
-    def follow(self, given: list[Event]) -> None:  # noqa: B027 - most have no identity to keep
-        """Take the identity of an earlier attempt, whose openers the client has."""
+    def in_call(self, event: Event) -> bool:  # noqa: ARG002 - most have no tool calls
+        """Say whether an event belongs to a tool call; ``open_calls`` has those not complete."""
+        return False
 
-    def join(self, event: Event) -> Event | None:
-        """Rewrite an event of this attempt into the identity followed; None: nothing left."""
-        return event
+    def seam(self, given: list[Event]) -> Seam | None:  # noqa: ARG002 - most cannot be joined
+        """Return the seam at which another attempt can be joined to what was given."""
+        return None
+
+    def unroll(self, document: bytes) -> list[Event]:  # noqa: ARG002 - most have no such form
+        """Return the events that tell a document, a finished answer in one piece; or none."""
+        return []
 
 
 def parse(data: bytes) -> Any:
@@ -127,10 +138,10 @@ def raw(value: object) -> msgspec.Raw:
     return msgspec.Raw(json.dumps(value).encode())
 
 
-def error_object(error: UpstreamError, *, retryable: bool) -> dict[str, Any]:
+def error_object(error: UpstreamError) -> dict[str, Any]:
     """Return the object that goes under ``error``; ``retryable`` is told when it is true."""
     body = error.as_object()
-    if retryable:
+    if error.transient:
         body["code"] = error.code or STREAM_INCOMPLETE
         body["retryable"] = True
     return body

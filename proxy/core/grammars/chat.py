@@ -24,12 +24,15 @@ from proxy.core.grammars.base import (
     raw,
     says,
 )
+from proxy.core.grammars.chat_seam import ChatSeam, choices_of, index_of
+from proxy.core.grammars.seam import Seam
+from proxy.core.journal import Journal
 from proxy.core.request import Request
 from proxy.core.sse import Event
 
 _NULL = msgspec.Raw(b"null")
 _ERROR = b'"error"'
-_IDENTITY = ("id", "created", "model", "system_fingerprint")
+_CALLS = (b"tool_calls", b"function_call")
 
 
 class _Choice(msgspec.Struct, gc=False):
@@ -58,8 +61,6 @@ class ChatGrammar(Grammar):
         super().__init__(request)
         self._open = set(range(request.choices))
         self._finished: set[int] = set()
-        self._identity: dict[str, Any] = {}
-        self._roles: set[int] = set()
 
     def read(self, event: Event) -> Kind:
         """Peek at a chunk; see the base class."""
@@ -97,7 +98,7 @@ class ChatGrammar(Grammar):
             chunk = parse(event.data)
         except (ValueError, RecursionError):
             return True
-        for choice in _choices(chunk):
+        for choice in choices_of(chunk):
             delta = choice.get("delta")
             if choice.get("text"):
                 return True
@@ -113,37 +114,27 @@ class ChatGrammar(Grammar):
         """Return ``[DONE]``."""
         return DONE_EVENT
 
-    def error_events(self, error: UpstreamError, *, retryable: bool) -> list[Event]:
+    def error_events(self, error: UpstreamError, journal: Journal) -> list[Event]:  # noqa: ARG002
         """Return the one event that every SDK raises on: a top-level ``error`` object."""
-        return [Event(b"", dumps({"error": error_object(error, retryable=retryable)}))]
+        return [Event(b"", dumps({"error": error_object(error)}))]
 
-    def follow(self, given: list[Event]) -> None:
-        """Take id, created, model, fingerprint and the roles from the chunks given."""
-        for event in given:
-            chunk = _parsed(event.data)
-            for key in _IDENTITY:
-                if isinstance(chunk, dict) and key in chunk:
-                    self._identity.setdefault(key, chunk[key])
-            for choice in _choices(chunk):
-                delta = choice.get("delta")
-                if isinstance(delta, dict) and delta.get("role"):
-                    self._roles.add(_index(choice))
-
-    def join(self, event: Event) -> Event | None:
-        """Impose the identity; take out a role that was given, and the chunk if it is empty."""
-        if event.data == DONE:
-            return event
-        chunk = _parsed(event.data)
-        if not isinstance(chunk, dict):
-            return event
-        chunk.update({key: value for key, value in self._identity.items() if key in chunk})
-        left = bool(chunk.get("usage")) or not chunk.get("choices")
-        for choice in _choices(chunk):
+    def in_call(self, event: Event) -> bool:
+        """Look for calls; one is complete with its choice, before that a fragment may follow."""
+        if not self.open_calls and not any(name in event.data for name in _CALLS):
+            return False
+        touched = False
+        for choice in choices_of(_parsed(event.data)):
             delta = choice.get("delta")
-            if isinstance(delta, dict) and _index(choice) in self._roles:
-                delta.pop("role", None)
-            left = left or bool(choice.get("finish_reason")) or self.has_content(event)
-        return Event(event.name, dumps(chunk)) if left else None
+            if isinstance(delta, dict) and (delta.get("tool_calls") or delta.get("function_call")):
+                self.open_calls.add(index_of(choice))
+            touched = touched or index_of(choice) in self.open_calls
+            if choice.get("finish_reason"):
+                self.open_calls.discard(index_of(choice))
+        return touched
+
+    def seam(self, given: list[Event]) -> Seam:
+        """Return the seam of chat chunks."""
+        return ChatSeam(given)
 
 
 def _parsed(data: bytes) -> Any:
@@ -151,18 +142,6 @@ def _parsed(data: bytes) -> Any:
         return parse(data)
     except (ValueError, RecursionError):
         return None
-
-
-def _choices(chunk: object) -> list[dict[str, Any]]:
-    choices = chunk.get("choices") if isinstance(chunk, dict) else None
-    if not isinstance(choices, list):
-        return []
-    return [choice for choice in choices if isinstance(choice, dict)]
-
-
-def _index(choice: dict[str, Any]) -> int:
-    index = choice.get("index")
-    return index if isinstance(index, int) else 0
 
 
 def _peek_slowly(data: bytes) -> _Chunk | None:
@@ -176,7 +155,7 @@ def _peek_slowly(data: bytes) -> _Chunk | None:
     if not isinstance(chunk, dict):
         return _Chunk()
     return _Chunk(
-        choices=[_Choice(_index(c), raw(c.get("finish_reason"))) for c in _choices(chunk)],
+        choices=[_Choice(index_of(c), raw(c.get("finish_reason"))) for c in choices_of(chunk)],
         error=raw(chunk.get("error")),
         usage=raw(chunk.get("usage")),
         type=raw(chunk.get("type")),

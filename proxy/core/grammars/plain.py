@@ -10,6 +10,7 @@ import msgspec
 
 from proxy.core.errors import UpstreamError, dumps
 from proxy.core.grammars.base import DONE, Grammar, Kind, error_object, is_json
+from proxy.core.journal import Journal
 from proxy.core.sse import Event
 
 _validate = msgspec.json.Decoder(msgspec.Raw).decode
@@ -41,7 +42,6 @@ class PlainGrammar(Grammar):
         """Ask for no more than a clean end where nothing is promised."""
         return clean
 
-    def error_events(self, error: UpstreamError, *, retryable: bool) -> list[Event]:
+    def error_events(self, error: UpstreamError, journal: Journal) -> list[Event]:  # noqa: ARG002
         """Return a top-level ``error`` object."""
-        body = dumps({"error": error_object(error, retryable=retryable)})
-        return [Event(self.error_name, body)]
+        return [Event(self.error_name, dumps({"error": error_object(error)}))]

@@ -22,12 +22,24 @@ from proxy.core.grammars.base import (
     raw,
     says,
 )
+from proxy.core.grammars.responses_seam import (
+    ADDED,
+    KEEPALIVE,
+    OPENERS,
+    PLAIN_ITEMS,
+    ResponsesSeam,
+    type_of,
+)
+from proxy.core.grammars.seam import Seam
+from proxy.core.grammars.unroll import unroll
+from proxy.core.journal import Journal
 from proxy.core.request import Request
 from proxy.core.sse import Event
 
 _NULL = msgspec.Raw(b"null")
 _TERMINALS = frozenset({"response.completed", "response.incomplete", "response.cancelled"})
-_OPENERS = frozenset({"response.created", "response.queued", "response.in_progress", "keepalive"})
+_OPENERS = OPENERS | {KEEPALIVE}
+_CALLS = frozenset({"function_call", "custom_tool_call"})
 _LIFECYCLE = _OPENERS | _TERMINALS | {"response.failed"}
 
 
@@ -53,11 +65,10 @@ class ResponsesGrammar(Grammar):
     def __init__(self, request: Request) -> None:
         """Start with no response known."""
         super().__init__(request)
-        self._sequence = request.starting_after
+        self.sequence = request.starting_after
+        """The number of the last event read."""
         self._response = b""
-        self._following = False
-        self._given: dict[str, Any] = {}
-        self._given_types: set[str] = set()
+        self._effects = False
 
     def read(self, event: Event) -> Kind:
         """Peek at an event; see the base class."""
@@ -76,10 +87,19 @@ class ResponsesGrammar(Grammar):
         if name == "error" or (not peek.type and says(peek.error)):
             self.error = read_error(data)
             return Kind.ERROR
-        if not self._following:
-            number = peek.sequence_number
-            self._sequence = self._sequence + 1 if number is None else number
+        number = peek.sequence_number
+        self.sequence = self.sequence + 1 if number is None else number
+        if name == ADDED:
+            item = _loads(data).get("item")
+            kind = item.get("type") if isinstance(item, dict) else None
+            self._effects = self._effects or kind not in PLAIN_ITEMS
         return self._read_lifecycle(name, data) if name in _LIFECYCLE else Kind.EVENT
+
+    @property
+    def response_id(self) -> str:
+        """The id that the upstream gave, or an empty string."""
+        found = _loads(self._response).get("id")
+        return found if isinstance(found, str) else ""
 
     def _read_lifecycle(self, name: str, data: bytes) -> Kind:
         response = _response_of(data)
@@ -104,18 +124,20 @@ class ResponsesGrammar(Grammar):
         """Nothing but the terminal event itself finishes a response."""
         return False
 
-    def error_events(self, error: UpstreamError, *, retryable: bool) -> list[Event]:
+    def error_events(self, error: UpstreamError, journal: Journal) -> list[Event]:
         """Return ``error``, flat and nested so that every SDK raises, and ``response.failed``.
 
         Flat alone is yielded as an ordinary item by most SDKs, and Codex reads only the second
-        (zyycn/codex-proxy-rs#90).
+        (zyycn/codex-proxy-rs#90). The numbers go on after the last one given.
         """
-        number = self._sequence + 1
-        told = error_object(error, retryable=retryable)
+        last = journal.last
+        given = _loads(last.data).get("sequence_number", journal.events - 1) if last else -1
+        number = max(given, self.request.starting_after) + 1
+        told = error_object(error)
         flat = {"code": told["code"], "message": error.message, "param": error.param}
         first = {"type": "error", "sequence_number": number, **flat, "error": told}
         response = _loads(self._response) or {"id": "", "object": "response", "output": []}
-        response.update(self._given)
+        response.update(ResponsesSeam(journal.given[:1]).identity)
         response["status"] = "failed"
         response["error"] = {"code": error.code or "server_error", "message": error.message}
         failed = {
@@ -129,39 +151,34 @@ class ResponsesGrammar(Grammar):
         """Never a second background run; never a new id for one that the upstream keeps.
 
         An app may use the id it was given (``previous_response_id``, retrieve, cancel), so a
-        restart behind a given id is honest only where nothing is stored.
+        restart behind a given id is honest only where nothing is stored. A tool that the
+        upstream runs may have had its effect, given or not.
         """
-        if self.request.background and self.events:
+        if (self.request.background and self.events) or self._effects:
             return False
         return not openers_given or (self.request.method == "POST" and not self.request.stored)
 
-    def follow(self, given: list[Event]) -> None:
-        """Take response id, created_at and the sequence numbers from the openers given."""
-        self._following = True
-        for event in given:
-            found = _loads(event.data)
-            number = found.get("sequence_number")
-            self._sequence = number if isinstance(number, int) else self._sequence + 1
-            self._given_types.add(str(found.get("type")))
-            response = found.get("response")
-            if isinstance(response, dict):
-                self._response = dumps(response)
-                kept = ("id", "created_at")
-                self._given.update({key: response[key] for key in kept if key in response})
-
-    def join(self, event: Event) -> Event | None:
-        """Drop openers that were given, renumber the rest, impose the response's identity."""
+    def in_call(self, event: Event) -> bool:
+        """From a call's item to its end everything waits, or the numbers would be out of order."""
+        if not self.open_calls and b"output_item.added" not in event.data:
+            return False
         found = _loads(event.data)
-        if not found:
-            return event
-        if str(found.get("type")) in self._given_types & _OPENERS:
-            return None
-        self._sequence += 1
-        if "sequence_number" in found:
-            found["sequence_number"] = self._sequence
-        if isinstance(found.get("response"), dict):
-            found["response"].update(self._given)
-        return Event(event.name, dumps(found))
+        item = found.get("item")
+        if type_of(found) == ADDED and isinstance(item, dict) and item.get("type") in _CALLS:
+            self.open_calls.add(found.get("output_index"))
+        inside = bool(self.open_calls)
+        if type_of(found) == "response.output_item.done":
+            self.open_calls.discard(found.get("output_index"))
+        return inside
+
+    def seam(self, given: list[Event]) -> Seam:
+        """Return the seam of response events."""
+        return ResponsesSeam(given)
+
+    def unroll(self, document: bytes) -> list[Event]:
+        """Return the events of a response that has ended."""
+        events = unroll(_loads(document))
+        return [Event(event["type"].encode(), dumps(event)) for event in events]
 
 
 def _peek_slowly(data: bytes) -> _Peek | None:

@@ -9,13 +9,20 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from proxy.core.recovery import restart
+from proxy.core.policy import Policy
+from proxy.core.recovery import continuation, fallback, replay, restart, resume
 from proxy.core.recovery.situation import Plan, Situation
+from proxy.core.recovery.splice import Splice
+from proxy.core.request import Request
 
-__all__ = ["LADDER", "Plan", "Situation", "climb"]
+__all__ = ["LADDER", "Plan", "Situation", "Splice", "climb", "may_join"]
 
 LADDER: dict[str, Callable[[Situation], Plan | None]] = {
+    resume.STRATEGY: resume.plan,
     restart.STRATEGY: restart.plan,
+    replay.STRATEGY: replay.plan,
+    continuation.STRATEGY: continuation.plan,
+    fallback.STRATEGY: fallback.plan,
 }
 
 
@@ -26,3 +33,13 @@ def climb(situation: Situation) -> Plan | None:
         if plan is not None:
             return plan
     return None
+
+
+def may_join(request: Request, policy: Policy) -> bool:
+    """Say whether a new attempt might have to be joined on to content: it is then remembered."""
+    if not (request.recovery and request.replayable and request.asks_stream):
+        return False
+    ways = [policy.continuation, *(t.continuation for f in policy.fallbacks for t in f.to)]
+    resumed = policy.resume and (request.background or request.method == "GET")
+    joined = resumed or replay.may_replay(request, policy.replay)
+    return joined or any(way != "off" for way in ways)

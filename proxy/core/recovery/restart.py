@@ -16,37 +16,27 @@ STRATEGY = "restart"
 
 def plan(situation: Situation) -> Plan | None:
     """Return the restart to make, or None."""
-    if not _may(situation):
+    if not may_begin_anew(situation):
         return None
+    request, outcome = situation.request.asking(situation.target.model), IncidentOutcome.RESTARTED
     if situation.end.stale and not situation.stale_used:
         # The upstream closed an idle pooled connection as we wrote to it: nothing was asked
         # yet, so asking again at once, on a fresh connection, costs nobody anything.
-        return Plan(STRATEGY, IncidentOutcome.RESTARTED, free=True)
-    policy = situation.policy
-    if situation.attempts >= policy.max_attempts:
+        return Plan(STRATEGY, outcome, request, situation.identity, free=True)
+    wait = situation.wait
+    if wait is None or situation.capped or not situation.may_repeat:
         return None
-    ceiling = min(policy.backoff_max_s, policy.backoff_base_s * 2 ** (situation.attempts - 1))
-    asked = situation.end.retry_after_s
-    if asked is None:
-        return Plan(STRATEGY, IncidentOutcome.RESTARTED, spread_s=ceiling)
-    if asked > policy.retry_after_max_s:
-        return None
-    # Jitter on top of what was asked for, so that clients told the same do not return together.
-    return Plan(
-        STRATEGY,
-        IncidentOutcome.RESTARTED,
-        floor_s=asked,
-        spread_s=min(ceiling, policy.backoff_base_s),
-    )
+    return Plan(STRATEGY, outcome, request, situation.identity, *wait)
 
 
-def _may(situation: Situation) -> bool:
-    request, journal = situation.request, situation.journal
+def may_begin_anew(situation: Situation) -> bool:
+    """Say whether a new answer, from whomever, can take the place of the one that failed."""
+    journal = situation.journal
     return (
-        request.recovery
-        and request.replayable
+        situation.has_body
+        # A re-attachment that failed says nothing about a second run.
+        and situation.asked.method == situation.request.method
         and not journal.content
-        and not journal.full
-        and not situation.hopeless
-        and situation.grammar.may_restart(openers_given=bool(journal.openers))
+        and journal.complete
+        and situation.grammar.may_restart(openers_given=bool(journal.given))
     )

@@ -1,0 +1,178 @@
+"""The course of one stream through targets and attempts: what was tried, what may be tried next.
+
+Knows the route, the shared budget and breakers, the ages at which attempts were cut, and what is
+ruled out; asks the ladder. Must not know states, or what the client is told.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+
+from proxy.core.budget import Breaker, Breakers, RetryBudget
+from proxy.core.commands import Try
+from proxy.core.errors import UpstreamError
+from proxy.core.fault import AttemptEnd, Fault
+from proxy.core.grammars import Grammar
+from proxy.core.journal import Journal
+from proxy.core.policy import Policy, Target
+from proxy.core.recovery import Plan, Situation, climb
+from proxy.core.request import Request
+
+_CUTS = frozenset({Fault.RESET, Fault.CUT_MID_EVENT, Fault.CUT_BETWEEN_EVENTS, Fault.CLEAN_EOF})
+_SAME_AGE_S = 2.0
+_SAME_AGE_SHARE = 0.1
+_YOUNGEST_CAP_S = 1.0
+"""Two cuts within 2 s, or a tenth of their age if that is less, are a cap on the lifetime; at
+ages below a second nothing limits lifetimes (real caps: 60, 100, 180, 300 s, openai-python#399)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cause:
+    """What broke the answer, as opposed to what befell attempts to save it."""
+
+    fault: Fault
+    end: AttemptEnd
+    error: UpstreamError | None
+
+
+def route(request: Request, policy: Policy) -> tuple[Target, ...]:
+    """Return the targets of a request in order: the primary, then the fallbacks of its model."""
+    targets = [Target(continuation=policy.continuation)]
+    for fallback in policy.fallbacks:
+        if any(fnmatchcase(request.model, glob) for glob in fallback.models):
+            targets += [target for target in fallback.to if target not in targets]
+    return tuple(targets)
+
+
+class Course:
+    """Where one stream stands on its route. Times are monotonic seconds."""
+
+    def __init__(
+        self, request: Request, policy: Policy, budget: RetryBudget, breakers: Breakers
+    ) -> None:
+        """Stand at the beginning; nothing is asked yet."""
+        self._request = request
+        self._policy = policy
+        self._budget = budget
+        self._route = route(request, policy) if request.recovery else (Target(),)
+        self._breakers = [breakers.of(t.upstream, t.model or request.model) for t in self._route]
+        self._at = self._start = 0
+        self._onward: int | None = None
+        self._kind = ""
+        self._spent = [0] * len(self._route)
+        self._refusing: set[int] = set()
+        self._ruled_out: dict[int, set[str]] = {}
+        self._ages: dict[int, list[float]] = {}
+        self._stale_used = False
+        self.asked = request
+        self.tries: list[Try] = []
+        self.cause: Cause | None = None
+        self.cap_s: float | None = None
+        """The age at which attempts on one target were cut twice."""
+        self._capped_at = -1
+
+    @property
+    def target(self) -> Target:
+        """Whom the attempt under way was sent to."""
+        return self._route[self._at]
+
+    @property
+    def has_fallback(self) -> bool:
+        """Whether there is anyone else to ask."""
+        return len(self._route) > 1
+
+    @property
+    def breaker(self) -> Breaker:
+        """The circuit of the target."""
+        return self._breakers[self._at]
+
+    def start(self, now: float) -> None:
+        """Choose whom to ask first: the first one whose circuit lets it, or else the primary."""
+        self._at = self._start = self._next(0, now) or 0
+        self.asked = self._request.asking(self.target.model)
+        self._begin("first", "first")
+
+    def after(self, cause: Cause, grammar: Grammar, journal: Journal, now: float) -> Plan | None:
+        """Return what to do about a failed attempt; None: tell the client."""
+        self._note_age(cause, grammar)
+        refused = cause.error is not None and not cause.error.transient
+        if self._is_help and self.cause is not None:
+            if refused and self.tries[-1].strategy != "resume":
+                # A target that will not have the request at all does not hide what went wrong.
+                self.rule_out()
+                cause = self.cause
+        else:
+            self.cause = cause
+        return self._climb(cause, grammar, journal, now)
+
+    def again(self, grammar: Grammar, journal: Journal, now: float) -> Plan | None:
+        """Return what to do after an answer that did not fit; None: tell the client."""
+        return self._climb(self.cause, grammar, journal, now) if self.cause else None
+
+    def follow(self, plan: Plan, reason: Fault) -> None:
+        """Begin the attempt of a plan."""
+        now_at = self._onward if plan.onward else self._at
+        self._at = self._at if now_at is None else now_at
+        self._stale_used = self._stale_used or plan.free
+        self._kind = plan.splice.kind if plan.splice else ""
+        self.asked = plan.request
+        self._begin(plan.strategy, reason.value, free=plan.free)
+
+    def rule_out(self) -> None:
+        """Note that the attempt's way does not fit this target, or that it refuses altogether."""
+        if self._kind:
+            self._ruled_out.setdefault(self._at, set()).add(self._kind)
+        else:
+            self._refusing.add(self._at)
+
+    @property
+    def _is_help(self) -> bool:
+        """Whether the attempt was made to save an answer that had broken before."""
+        saving = self.tries[-1].strategy not in {"first", "restart"}
+        return saving or self._at != self._start
+
+    def _climb(self, cause: Cause, grammar: Grammar, journal: Journal, now: float) -> Plan | None:
+        self._onward = self._next(self._at + 1, now)
+        shut = self._onward is not None and not self.breaker.allows(now)
+        situation = Situation(
+            request=self._request,
+            policy=self._policy,
+            journal=journal,
+            grammar=grammar,
+            fault=cause.fault,
+            end=cause.end,
+            attempts=self._spent[self._at],
+            target=self.target,
+            asked=self.asked,
+            strategy=self.tries[-1].strategy,
+            onward=None if self._onward is None else self._route[self._onward],
+            error=cause.error,
+            stale_used=self._stale_used,
+            capped=self.cap_s is not None and self._at == self._capped_at,
+            shut=shut or self._at in self._refusing,
+            ruled_out=frozenset(self._ruled_out.get(self._at, ())),
+        )
+        plan = climb(situation)
+        if plan is not None and not plan.free and not self._budget.withdraw(now):
+            return None
+        return plan
+
+    def _next(self, first: int, now: float) -> int | None:
+        places = range(first, len(self._route))
+        return next((at for at in places if self._breakers[at].allows(now)), None)
+
+    def _begin(self, strategy: str, reason: str, *, free: bool = False) -> None:
+        self._spent[self._at] += not free
+        self.breaker.begin()
+        self.tries.append(Try(strategy, reason, self.target))
+
+    def _note_age(self, cause: Cause, grammar: Grammar) -> None:
+        age = cause.end.age_s
+        if cause.fault not in _CUTS or not grammar.events or age < _YOUNGEST_CAP_S:
+            return
+        ages = self._ages.setdefault(self._at, [])
+        near = min(_SAME_AGE_S, _SAME_AGE_SHARE * age)
+        if any(abs(age - earlier) <= near for earlier in ages):
+            self.cap_s, self._capped_at = age, self._at
+        ages.append(age)

@@ -1,0 +1,195 @@
+"""The seam of chat completions and legacy completions.
+
+Every field of a delta adds up by itself: strings slot by slot, a tool call's name and arguments
+under its index. What is no string (audio, annotations, lists of parts) cannot be cut, so it is
+compared value by value. A finish reason closes its choice.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from proxy.core.errors import dumps
+from proxy.core.grammars.seam import Mark, Piece, Seam, Slot
+from proxy.core.sse import Event
+
+_IDENTITY = ("id", "created", "model", "system_fingerprint", "service_tier")
+_TOKENS = ("tokens", "token_logprobs", "top_logprobs", "text_offset")
+_FINISH = "finish_reason"
+
+
+class ChatSeam(Seam):
+    """What was given of a chat completion or a legacy completion."""
+
+    def __init__(self, given: list[Event]) -> None:
+        """Take apart what was given."""
+        self._identity: dict[str, Any] = {}
+        self._roles: set[int] = set()
+        self._calls: set[Slot] = set()
+        super().__init__(given)
+
+    def pieces(self, found: dict[str, Any]) -> list[Piece]:
+        """Return texts, and whatever else a delta holds as one indivisible piece each."""
+        return [piece for choice in choices_of(found) for piece in _pieces(choice)]
+
+    def marks_of(self, found: dict[str, Any]) -> list[Mark]:
+        """Return the finish reasons."""
+        return [
+            Mark((index_of(choice), _FINISH), choice[_FINISH])
+            for choice in choices_of(found)
+            if choice.get(_FINISH)
+        ]
+
+    def trim(self, found: dict[str, Any], piece: Piece, lost: int) -> None:
+        """Take text off; its log probabilities go with it, and the padding, which fits no more."""
+        rest = piece.text[lost:]
+        if rest:
+            piece.home[piece.key] = rest
+        else:
+            del piece.home[piece.key]
+        found.pop("obfuscation", None)
+        logprobs = piece.owner.get("logprobs")
+        if isinstance(logprobs, dict):
+            _trim_logprobs(logprobs, str(piece.slot[-1]), lost)
+
+    def unmark(self, found: dict[str, Any], mark: Mark) -> None:
+        """Take out a finish reason that was given."""
+        for choice in choices_of(found):
+            if index_of(choice) == mark.slot[0]:
+                choice[_FINISH] = None
+
+    def is_closed(self, slot: Slot) -> bool:
+        """Say whether the choice has its finish reason."""
+        return (slot[0], _FINISH) in self.marks
+
+    def fit(self, found: dict[str, Any]) -> bool:
+        """Impose the identity; take out roles and tool ids that were given."""
+        found.update({key: value for key, value in self._identity.items() if key in found})
+        opener = "prompt_filter_results" in found and bool(self._identity)
+        left = bool(found.get("usage")) or not (choices_of(found) or opener)
+        for choice in choices_of(found):
+            delta = choice.get("delta")
+            if isinstance(delta, dict):
+                if index_of(choice) in self._roles:
+                    delta.pop("role", None)
+                self._drop_known_calls(index_of(choice), delta)
+            left = left or bool(choice.get(_FINISH) or _pieces(choice))
+        return left or any(_opens(choice) for choice in choices_of(found))
+
+    def _drop_known_calls(self, index: int, delta: dict[str, Any]) -> None:
+        kept = []
+        for place, call in enumerate(_calls(delta)):
+            if (index, _place(call, place)) in self._calls:
+                call.pop("id", None)
+                call.pop("type", None)
+            if any(_body(call)) or call.get("id"):
+                kept.append(call)
+        if "tool_calls" in delta:
+            delta["tool_calls"] = kept
+            if not kept:
+                del delta["tool_calls"]
+
+    def _adopt(self, found: dict[str, Any]) -> None:
+        for key in _IDENTITY:
+            # Azure's first chunk has an empty id and model; the first that says something counts.
+            if key in found and not self._identity.get(key):
+                self._identity[key] = found[key]
+        for choice in choices_of(found):
+            index, delta = index_of(choice), choice.get("delta")
+            if isinstance(delta, dict):
+                if delta.get("role"):
+                    self._roles.add(index)
+                self._calls |= {(index, _place(c, at)) for at, c in enumerate(_calls(delta))}
+
+
+def choices_of(chunk: object) -> list[dict[str, Any]]:
+    """Return the choices of a chunk, as far as they are objects."""
+    choices = chunk.get("choices") if isinstance(chunk, dict) else None
+    if not isinstance(choices, list):
+        return []
+    return [choice for choice in choices if isinstance(choice, dict)]
+
+
+def index_of(choice: dict[str, Any]) -> int:
+    """Return a choice's index, 0 if it has none."""
+    index = choice.get("index")
+    return index if isinstance(index, int) else 0
+
+
+def _pieces(choice: dict[str, Any]) -> list[Piece]:
+    index = index_of(choice)
+    delta: Any = choice.get("delta")
+    found: list[Piece] = []
+    if isinstance(choice.get("text"), str):
+        found.append(Piece((index, "text"), choice["text"], choice, "text", choice))
+    delta = delta if isinstance(delta, dict) else {}
+    for key, value in delta.items():
+        if key == "role" or not value:
+            continue
+        if isinstance(value, str):
+            found.append(Piece((index, key), value, delta, key, choice))
+        elif key == "tool_calls" and _calls(delta):
+            for place, call in enumerate(_calls(delta)):
+                found += _call_pieces((index, _place(call, place)), call, choice)
+        elif key == "function_call" and isinstance(value, dict):
+            found += _strings((index, key), value, choice)
+        else:
+            # The line end closes the value: it is no prefix of a longer one.
+            text = dumps(value).decode() + "\n"
+            found.append(Piece((index, key, "value"), text, delta, key, choice))
+    return [piece for piece in found if piece.text]
+
+
+def _call_pieces(slot: Slot, call: dict[str, Any], choice: dict[str, Any]) -> list[Piece]:
+    return [piece for body in _body(call) for piece in _strings(slot, body, choice)]
+
+
+def _strings(slot: Slot, home: dict[str, Any], choice: dict[str, Any]) -> list[Piece]:
+    return [
+        Piece((*slot, key), value, home, key, choice)
+        for key, value in home.items()
+        if isinstance(value, str)
+    ]
+
+
+def _calls(delta: dict[str, Any]) -> list[dict[str, Any]]:
+    calls = delta.get("tool_calls")
+    return [call for call in calls if isinstance(call, dict)] if isinstance(calls, list) else []
+
+
+def _body(call: dict[str, Any]) -> list[dict[str, Any]]:
+    return [value for value in call.values() if isinstance(value, dict)]
+
+
+def _place(call: dict[str, Any], place: int) -> int:
+    index = call.get("index")
+    return index if isinstance(index, int) else place
+
+
+def _opens(choice: dict[str, Any]) -> bool:
+    delta = choice.get("delta")
+    return isinstance(delta, dict) and bool(delta.get("role") or delta.get("tool_calls"))
+
+
+def _trim_logprobs(logprobs: dict[str, Any], key: str, lost: int) -> None:
+    """Drop the log probabilities of the tokens that begin before the seam."""
+    entries = logprobs.get(key)
+    if isinstance(entries, list):
+        texts = [entry.get("token") if isinstance(entry, dict) else "" for entry in entries]
+        del entries[: _tokens_before(texts, lost)]
+    tokens = logprobs.get("tokens")
+    if isinstance(tokens, list):
+        count = _tokens_before(tokens, lost)
+        for name in _TOKENS:
+            if isinstance(logprobs.get(name), list):
+                del logprobs[name][:count]
+
+
+def _tokens_before(tokens: list[Any], lost: int) -> int:
+    count = at = 0
+    for token in tokens:
+        if at >= lost:
+            break
+        at += len(token) if isinstance(token, str) else 0
+        count += 1
+    return count

@@ -1,0 +1,100 @@
+"""A seam: where the events of a new attempt are joined to what the client was given.
+
+For one family of endpoints it knows how an event is taken apart: the *pieces* of text that
+add up slot by slot (a choice's content, a tool call's arguments), the *marks* that stand once
+(a finish reason, an item's end), and the identity that must never change. Must not know what is
+compared with what, or why: that is for the strategies in ``recovery``.
+"""
+
+from __future__ import annotations
+
+import abc
+from typing import Any, NamedTuple
+
+from proxy.core.errors import dumps
+from proxy.core.grammars.base import parse
+from proxy.core.sse import Event
+
+Slot = tuple[str | int, ...]
+"""The name of one accumulating text or of one mark."""
+
+
+class Piece(NamedTuple):
+    """A part of one slot's text, found under ``home[key]``; ``owner`` is the choice or event."""
+
+    slot: Slot
+    text: str
+    home: dict[str, Any]
+    key: str
+    owner: dict[str, Any]
+
+
+class Mark(NamedTuple):
+    """Something that stands once and has a value to compare."""
+
+    slot: Slot
+    value: object
+
+
+class Seam(abc.ABC):
+    """What was given, ready to be matched. Made from the journal's events."""
+
+    def __init__(self, given: list[Event]) -> None:
+        """Take apart what was given. ``sealed`` says why nothing may be joined on, if so."""
+        self.texts: dict[Slot, str] = {}
+        self.marks: dict[Slot, list[object]] = {}
+        self.sealed = ""
+        texts: dict[Slot, list[str]] = {}
+        for event in given:
+            found = parsed(event.data)
+            for piece in self.pieces(found):
+                texts.setdefault(piece.slot, []).append(piece.text)
+            for mark in self.marks_of(found):
+                self.marks.setdefault(mark.slot, []).append(mark.value)
+            self._adopt(found)
+        self.texts = {slot: "".join(parts) for slot, parts in texts.items()}
+
+    @abc.abstractmethod
+    def pieces(self, found: dict[str, Any]) -> list[Piece]:
+        """Return the pieces of text in one event, none of them empty."""
+
+    @abc.abstractmethod
+    def marks_of(self, found: dict[str, Any]) -> list[Mark]:
+        """Return the marks in one event."""
+
+    @abc.abstractmethod
+    def trim(self, found: dict[str, Any], piece: Piece, lost: int) -> None:
+        """Take so many characters off the beginning of a piece, in its event."""
+
+    @abc.abstractmethod
+    def unmark(self, found: dict[str, Any], mark: Mark) -> None:
+        """Take a mark out of its event."""
+
+    @abc.abstractmethod
+    def fit(self, found: dict[str, Any]) -> bool:
+        """Impose the identity on an event that is about to be given; False: nothing is left."""
+
+    def learn(self, found: dict[str, Any]) -> None:  # noqa: B027 - few have ids to map
+        """Look at an event of the new attempt before it is taken apart."""
+
+    def is_closed(self, slot: Slot) -> bool:  # noqa: ARG002 - few close without a value
+        """Say whether a slot was finished, so that no more text may follow in it."""
+        return False
+
+    @abc.abstractmethod
+    def _adopt(self, found: dict[str, Any]) -> None:
+        """Take the identity from an event that was given."""
+
+
+def parsed(data: bytes) -> dict[str, Any]:
+    """Decode an event's data; what is no JSON object has no parts."""
+    try:
+        found = parse(data)
+    except (ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def written(event: Event, found: dict[str, Any]) -> Event:
+    """Encode an event that was changed."""
+    return Event(event.name, dumps(found))

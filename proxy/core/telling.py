@@ -1,0 +1,72 @@
+"""How a client is told that its answer broke, and how that is put in words.
+
+Knows the last words of a stream: its endpoint's terminal error event where a 200 is out, an HTTP
+reply where nothing is. Must not know how it came to this.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from proxy.core.attempt import Attempt
+from proxy.core.commands import Finish, http_reply, own_error
+from proxy.core.course import Cause
+from proxy.core.errors import UpstreamError, reply_of
+from proxy.core.fault import Fault, Phase
+from proxy.core.journal import Journal
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """What is told: the cause, how far the answer had come, after how many attempts.
+
+    ``last`` says that the cause is how the last attempt ended, whose answer is at hand;
+    ``cap_s`` is the age at which attempts were cut twice, ``mismatch`` why another answer did
+    not fit.
+    """
+
+    cause: Cause
+    phase: Phase
+    attempts: int
+    last: bool
+    cap_s: float | None
+    mismatch: str
+
+    @property
+    def detail(self) -> str:
+        """What is known beyond the fault's name, in words."""
+        told = [self.cause.end.detail] if self.cause.end.detail else []
+        if self.cap_s is not None:
+            age = f"{self.cap_s:.3g}"
+            told.append(f"cut twice at the same age, {age} s: something limits its lifetime")
+        if self.mismatch:
+            told.append(f"another answer did not fit: {self.mismatch}")
+        return "; ".join(told)
+
+
+def in_stream(failure: Failure, attempt: Attempt, journal: Journal) -> Finish:
+    """End a stream of which the client has the 200."""
+    cause = failure.cause
+    error = cause.error or own_error(cause.fault, failure.detail, journal.events)
+    return Finish(last_words(error, attempt, journal, native=failure.last))
+
+
+def last_words(
+    error: UpstreamError, attempt: Attempt, journal: Journal, *, native: bool = False
+) -> bytes:
+    """Return the terminal error event(s), the upstream's own where clients understand it."""
+    events = attempt.grammar.error_events(error, journal)
+    if native and attempt.error_event is not None and attempt.grammar.error_is_native:
+        events = [attempt.error_event]
+    return b"".join([journal.give(event) for event in events])
+
+
+def by_status(failure: Failure) -> Finish:
+    """End a request of which the client has nothing yet."""
+    cause = failure.cause
+    if cause.fault is Fault.HTTP_STATUS and failure.last:
+        return Finish(pass_on=True)
+    if cause.error is not None:
+        return Finish(reply=reply_of(cause.error))
+    reply = http_reply(cause.fault, failure.phase, failure.attempts, failure.detail)
+    return Finish(reply=reply)
