@@ -24,7 +24,8 @@ from pydantic.fields import FieldInfo
 
 from proxy.core.states import table as states_table
 from proxy.metrics import Metrics
-from proxy.settings import Settings
+from proxy.settings import FIELDS
+from proxy.settings_tables import TABLES as SETTINGS_TABLES
 
 ROOT = Path(__file__).parent.parent
 COMMAND = "python -m docs.tables"
@@ -44,8 +45,8 @@ _MIB = 2**20
 def settings_table() -> str:
     """Return every setting with its default, as a Markdown table."""
     rows = [
-        (f"`{name}`", _default(field.default), f"{field.description}{_choices(field)}")
-        for name, field in Settings.model_fields.items()
+        (f"`{name}`", _default(field.default), f"{field.description}{_choices(field)}{_keys(name)}")
+        for name, field in FIELDS.items()
     ]
     return _table(("setting", "default", "meaning"), rows)
 
@@ -138,6 +139,8 @@ def _default(value: object) -> str:
         return ", ".join(f"`{item}`" for item in value)
     if isinstance(value, ByteSize):
         return f"{value // _MIB} MiB"
+    if isinstance(value, bool):
+        return "true" if value else "false"
     return f"{value:g}" if isinstance(value, int | float) else f"`{value}`"
 
 
@@ -153,6 +156,15 @@ def _choices(field: FieldInfo) -> str:
     if get_origin(field.annotation) is not Literal:
         return ""
     return " (" + ", ".join(f"`{choice}`" for choice in get_args(field.annotation)) + ")"
+
+
+def _keys(name: str) -> str:
+    """Return what each entry of a list of tables says."""
+    if (name,) not in SETTINGS_TABLES:
+        return ""
+    fields = SETTINGS_TABLES[name,].model_fields
+    told = [f"`{key}`: {field.description}{_choices(field)}" for key, field in fields.items()]
+    return ". Each has " + "; ".join(told)
 
 
 if __name__ == "__main__":

@@ -15,7 +15,6 @@ from proxy.metrics import code_label
 from proxy.relay import Relay
 from proxy.replies import SERVER, error_response
 from proxy.settings import base_url
-from proxy.upstream import BadTargetError
 
 _BASE = "/v1"
 _LOOP = 508
@@ -64,10 +63,8 @@ class Api:
 
     async def _request(self, client: web.BaseRequest) -> Request:
         target = client.raw_path[len(_BASE) :]
-        try:
-            self._edge.upstream.url(target)
-        except BadTargetError:
-            raise _RefusedError(error_reply(400, "bad_request", _BAD_TARGET, _KIND)) from None
+        if not self._edge.upstreams.can_send(target):
+            raise _RefusedError(error_reply(400, "bad_request", _BAD_TARGET, _KIND))
         recovery = client.headers.get("X-Wholestream-Recovery", "").strip().lower() != "off"
         if _is_upload(client):
             await _invite(client)

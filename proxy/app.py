@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import errno
 import ipaddress
+import itertools
 import os
 import signal
 import socket
@@ -140,12 +141,14 @@ class App:
 
 
 def refuse_self(settings: Settings) -> None:
-    """Raise SettingsError if the upstream is this proxy: every request would come back."""
-    url = URL(settings.upstream)
+    """Raise SettingsError if an upstream is this proxy: every request would come back."""
     listeners = ((settings.host, settings.port), (settings.admin_host, settings.admin_port))
-    for host, port in listeners:
+    upstreams = {"upstream": settings.upstream}
+    upstreams |= {f"upstreams.{one.name}.base_url": one.base_url for one in settings.upstreams}
+    for (name, base), (host, port) in itertools.product(upstreams.items(), listeners):
+        url = URL(base)
         if port == url.port and _meet(_addresses(url.host or ""), _addresses(host)):
-            text = "upstream: points at this proxy itself; set it to the API to be called, such as"
+            text = f"{name}: points at this proxy itself; set it to the API to be called, such as"
             raise SettingsError(f"{text} https://api.openai.com/v1")
 
 

@@ -14,11 +14,15 @@ from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from proxy.logs import LOG, set_up
-from proxy.settings import Settings, SettingsError, base_url, load, meant, printable
+from proxy.settings import FIELDS, LISTS, Settings, SettingsError, base_url
+from proxy.settings_load import load, meant
+from proxy.settings_tables import printable
 from proxy.version import __version__
 
 _USAGE = 2
 _COMMANDS = ("serve", "config", "healthcheck", "demo")
+_FLAGS = [name for name in FIELDS if name not in LISTS]
+_TABLES = ("recovery", *LISTS)
 _QUOTED = re.compile(r":? ['\"].*", re.DOTALL)
 
 
@@ -66,7 +70,7 @@ def _parse(arguments: list[str]) -> dict[str, Any]:
             parser.error(
                 "unexpected argument; flags go after the command: wholestream config --port 1"
             )
-        hint = "" if options.command == "demo" else meant(key, _flag)
+        hint = "" if options.command == "demo" else meant(key, _FLAGS, _flag)
         parser.error(f"{printable(name)}: unknown flag{hint}")
     return vars(options)
 
@@ -98,22 +102,37 @@ def _parser() -> argparse.ArgumentParser:
 
 def _add_settings(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--config", metavar="FILE", help="TOML file with settings")
-    for name, field in Settings.model_fields.items():
-        text = (field.description or "").replace("%", "%%")
-        parser.add_argument(_flag(name), metavar="X", help=f"{text} [{field.default}]")
+    for name in _FLAGS:
+        text = (FIELDS[name].description or "").replace("%", "%%")
+        default = FIELDS[name].default
+        shown = _toml(default) if isinstance(default, bool) else default
+        parser.add_argument(_flag(name), dest=name, metavar="X", help=f"{text} [{shown}]")
 
 
 def _flag(name: str) -> str:
-    return "--" + name.replace("_", "-")
+    return "--" + name.replace(".", "-").replace("_", "-")
 
 
 def _show(settings: Settings, warnings: list[str]) -> int:
     for warning in warnings:
         print(f"# warning: {warning}", file=sys.stderr)  # noqa: T201 - for the user
-    for name, value in settings.model_dump(mode="json").items():
-        line = f"# {name} is not set" if value is None else f"{name} = {_toml(value)}"
-        print(line)  # noqa: T201 - the command's output
+    values = settings.model_dump(mode="json")
+    tables = {name: value for name, value in values.items() if name in _TABLES and value}
+    lines = _lines({name: value for name, value in values.items() if name not in tables})
+    for name, value in tables.items():
+        entries = value if isinstance(value, list) else [value]
+        head = f"[[{name}]]" if isinstance(value, list) else f"[{name}]"
+        for entry in entries:
+            lines += ["", head, *_lines(entry)]
+    print("\n".join(lines))  # noqa: T201 - the command's output
     return 0
+
+
+def _lines(values: dict[str, Any]) -> list[str]:
+    return [
+        f"# {name} is not set" if value is None else f"{name} = {_toml(value)}"
+        for name, value in values.items()
+    ]
 
 
 def _toml(value: Any) -> str:
@@ -121,6 +140,8 @@ def _toml(value: Any) -> str:
         return "true" if value else "false"
     if isinstance(value, list):
         return "[" + ", ".join(_toml(item) for item in value) + "]"
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{_toml(key)} = {_toml(of)}" for key, of in value.items()) + "}"
     if isinstance(value, str):
         # JSON's escapes are TOML's, but for this one character.
         return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")

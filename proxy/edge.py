@@ -10,12 +10,12 @@ import secrets
 from collections.abc import Coroutine
 from typing import Any, Protocol
 
-from proxy.core.budget import RetryBudget
+from proxy.core.budget import Breakers, RetryBudget
 from proxy.core.policy import Policy
 from proxy.incidents import IncidentRing
 from proxy.metrics import Metrics
 from proxy.settings import Settings
-from proxy.upstream import Upstream
+from proxy.upstreams import Upstreams
 
 
 class Abortable(Protocol):
@@ -26,7 +26,7 @@ class Abortable(Protocol):
 
 
 class Edge:
-    """Settings, budget, upstream, metrics, incidents, and who is under way."""
+    """Settings, budget, breakers, upstreams, metrics, incidents, and who is under way."""
 
     def __init__(self, settings: Settings) -> None:
         """Make all parts; must be called in the running loop."""
@@ -36,8 +36,11 @@ class Edge:
         self.budget = RetryBudget(
             settings.retry_budget_ratio, settings.retry_budget_min_per_s, loop.time()
         )
-        self.upstream = Upstream(settings)
-        self.metrics = Metrics(self.upstream.host, lambda: self.budget.exhausted)
+        self.breakers = Breakers(settings.breaker_failures, settings.breaker_open_s)
+        self.upstreams = Upstreams(settings)
+        self.metrics = Metrics(
+            self.upstreams[""].host, lambda: self.budget.exhausted, self.breakers.states
+        )
         self.ring = IncidentRing(settings.capture)
         self.pseudonym = f"wholestream-{secrets.token_hex(4)}"
         """How this instance signs ``Via``, so that it knows its own requests again."""
@@ -58,4 +61,4 @@ class Edge:
         for task in list(self._background):
             task.cancel()
         await asyncio.gather(*self._background, return_exceptions=True)
-        await self.upstream.close()
+        await self.upstreams.close()

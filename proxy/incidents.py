@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 import time
 from collections import deque
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from proxy.core.fault import EXPLANATIONS, Incident
@@ -49,8 +50,17 @@ class IncidentRing:
         self._capture = capture
         self._ring: deque[dict[str, Any]] = deque(maxlen=RING_SIZE)
 
-    def add(self, incident: Incident, *, facts: dict[str, str]) -> dict[str, Any]:
-        """Keep an incident; ``facts`` are request id, endpoint, model and upstream."""
+    def add(
+        self,
+        incident: Incident,
+        *,
+        facts: dict[str, str],
+        attempts: Sequence[Mapping[str, Any]] = (),
+    ) -> dict[str, Any]:
+        """Keep an incident; ``facts`` are request id, endpoint, model and upstream.
+
+        ``attempts`` are those made for the request so far, this one and later ones included.
+        """
         record = {
             "time": round(time.time(), 3),
             **facts,
@@ -64,6 +74,7 @@ class IncidentRing:
             "bytes": incident.size,
             "explanation": EXPLANATIONS[incident.fault],
             "detail": incident.detail or None,
+            "attempts": list(attempts),
             "tail": self._shown(incident.tail),
             "tail_offset": incident.offset,
             "tail_bytes": len(incident.tail),

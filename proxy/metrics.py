@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import platform
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import aiohttp
@@ -44,14 +44,24 @@ _ODD = re.compile(r"[^\w.:/@+-]")
 class Metrics:
     """All collectors of one process, with their own registry."""
 
-    def __init__(self, upstream_host: str, exhausted: Callable[[], float]) -> None:
-        """Register; ``exhausted`` reads the retry budget's count of refusals."""
+    def __init__(
+        self,
+        upstream_host: str,
+        exhausted: Callable[[], float],
+        breakers: Callable[[], Mapping[tuple[str, str], bool]] = dict,
+    ) -> None:
+        """Register; ``exhausted`` reads the retry budget's count of refusals.
+
+        ``breakers`` tells of each target, by upstream and model, whether its circuit is open.
+        """
         disable_created_metrics()  # type: ignore[no-untyped-call]
         self.registry = CollectorRegistry()
         self._host = upstream_host[:MAX_LABEL]
         self._models: set[str] = set()
         self._exhausted = exhausted
         self._exhausted_seen = 0.0
+        self._breakers = breakers
+        self._targets: set[str] = set()
         self._make_counters()
         self._make_histograms()
         self._make_semconv()
@@ -75,10 +85,20 @@ class Metrics:
         self.requests = counter("requests", "Client requests answered.", "endpoint", "code")
         self.exhausted = counter("retry_budget_exhausted", "Retries the shared budget refused.")
         self.discarded = counter("discarded_bytes", "Upstream bytes billed but thrown away.")
+        self.discarded_events = counter("discarded_events", "Upstream events thrown away.")
+        self.capped = counter(
+            "lifetime_caps", "Streams cut twice at the same age on one target.", "endpoint"
+        )
         self.in_flight = Gauge(
             "wholestream_streams_in_flight", "Streams under way.", registry=self.registry
         )
         self.draining = Gauge("wholestream_draining", "1 while draining.", registry=self.registry)
+        self.breaker_open = Gauge(
+            "wholestream_breaker_open",
+            "1 while a target is avoided after failures in a row.",
+            ("target",),
+            registry=self.registry,
+        )
         build = Gauge(
             "wholestream_build_info",
             "Always 1; versions in the labels.",
@@ -97,7 +117,7 @@ class Metrics:
         self.duration = histogram("stream_duration", "Request to the stream's end.", _LONG)
         self.age_at_cut = histogram("age_at_cut", "Age of an attempt when it broke.", _LONG)
         self.overhead = histogram("overhead", "Upstream read to downstream write.", _OVERHEAD)
-        self.recovery = histogram("recovery", "Fault to the next attempt's first event.", _LONG)
+        self.recovery = histogram("recovery", "Fault to the answer's next bytes.", _LONG)
 
     def _make_semconv(self) -> None:
         names = ("gen_ai_operation_name", "gen_ai_provider_name", "gen_ai_request_model")
@@ -140,6 +160,9 @@ class Metrics:
         for strategy, result in report.recoveries:
             self.recoveries.labels(strategy, result).inc()
         self.discarded.inc(report.discarded_bytes)
+        self.discarded_events.inc(report.discarded_events)
+        if report.capped:
+            self.capped.labels(endpoint).inc()
 
     def record_incident(self, endpoint: str, incident: Incident) -> None:
         """Count one fault."""
@@ -164,9 +187,22 @@ class Metrics:
         seen = self._exhausted()
         self.exhausted.inc(seen - self._exhausted_seen)
         self._exhausted_seen = seen
+        self._show_breakers()
         # Not the header as it came: a version in it that is no number would raise.
         encode, content_type = choose_encoder(_OPENMETRICS if _OPENMETRICS in accept else "")
         return encode(self.registry), content_type
+
+    def _show_breakers(self) -> None:
+        """Set the gauges: as many targets as a label may have values, the rest as one."""
+        states: dict[str, bool] = {}
+        for (upstream, model), is_open in self._breakers().items():
+            label = _ODD.sub("_", f"{upstream or 'primary'}/{model}")[:MAX_LABEL]
+            if label not in self._targets and len(self._targets) >= MAX_LABEL - 1:
+                label = "other"
+            self._targets.add(label)
+            states[label] = states.get(label, False) or is_open
+        for label in self._targets:
+            self.breaker_open.labels(label).set(states.get(label, False))
 
 
 def code_label(status: int) -> str:

@@ -9,11 +9,12 @@ import re
 import secrets
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 from aiohttp import web
 from prometheus_client import Histogram
 
-from proxy.core.fault import Incident, IncidentOutcome
+from proxy.core.fault import Incident, StreamOutcome
 from proxy.core.grammars import endpoint_of
 from proxy.core.request import Request
 from proxy.core.session import StreamSession
@@ -53,6 +54,8 @@ class Record:
         self._events = False
         self._chunks: Histogram | None = None
         self._fault_at: float | None = None
+        self._waits: list[float] = []
+        self._upstream_ids: dict[int, str] = {}
         self._repairs: set[str] = set()
         self._gaps = edge.metrics.event_gap.labels(self.endpoint)
         self._overheads = edge.metrics.overhead.labels(self.endpoint)
@@ -71,9 +74,6 @@ class Record:
     def events_came(self, gap: float) -> None:
         """Note a read that held data events, ``gap`` seconds after the one before."""
         metrics, now = self._edge.metrics, self._clock()
-        if self._fault_at is not None:
-            metrics.recovery.labels(self.endpoint).observe(now - self._fault_at)
-            self._fault_at = None
         if self._chunks is not None:
             self._gaps.observe(gap)
             self._chunks.observe(gap)
@@ -88,6 +88,21 @@ class Record:
     def wrote(self, took: float) -> None:
         """Note the seconds from a read to its write."""
         self._overheads.observe(took)
+        self._goes_on()
+
+    def waited(self, seconds: float) -> None:
+        """Note the wait before the next upstream request."""
+        self._waits.append(seconds)
+
+    def answered(self, upstream_id: str) -> None:
+        """Note the id that the upstream gave to its latest answer."""
+        if _REQUEST_ID.fullmatch(upstream_id):
+            self._upstream_ids[self.asked] = upstream_id
+
+    def broke(self) -> None:
+        """Note that the client now waits for another attempt."""
+        if self._fault_at is None:
+            self._fault_at = self._clock()
 
     def repaired(self, repair: str) -> None:
         """Note a repair made at the edge, once a request."""
@@ -97,8 +112,6 @@ class Record:
         """Count and log the session's incidents that are new."""
         for incident in self._session.incidents[self._noted :]:
             self._noted += 1
-            if incident.outcome is IncidentOutcome.RESTARTED and self._fault_at is None:
-                self._fault_at = self._clock()
             self._note(incident)
 
     def end(self, status: int) -> None:
@@ -107,6 +120,7 @@ class Record:
             return
         self._over = True
         metrics = self._edge.metrics
+        self.note_incidents()
         report = self._session.report()
         report = replace(report, attempts=report.attempts[: self.asked])
         if status:
@@ -116,6 +130,8 @@ class Record:
             metrics.repairs.labels(self.endpoint, repair).inc()
         duration = self._clock() - self._started
         outcome = None
+        if report.outcome is StreamOutcome.RECOVERED:
+            self._goes_on()
         if self._stream:
             metrics.in_flight.dec()
             metrics.record_stream(self.endpoint, self.model, report, duration)
@@ -131,18 +147,44 @@ class Record:
         }
         LOG.debug("request", extra={"fields": fields})
 
+    def _goes_on(self) -> None:
+        """Observe how long the client waited for the answer to go on."""
+        if self._fault_at is not None:
+            waited = self._clock() - self._fault_at
+            self._edge.metrics.recovery.labels(self.endpoint).observe(waited)
+            self._fault_at = None
+            self.note_incidents()
+
     def _note(self, incident: Incident) -> None:
         self._edge.metrics.record_incident(self.endpoint, incident)
-        record = self._edge.ring.add(incident, facts=self._facts())
+        facts = self._facts(incident.attempt)
+        record = self._edge.ring.add(incident, facts=facts, attempts=self._attempts())
         shown = {key: value for key, value in record.items() if key not in {"time", "tail"}}
         LOG.warning("incident", extra={"fields": shown})
 
-    def _facts(self) -> dict[str, str]:
+    def _attempts(self) -> list[dict[str, Any]]:
+        """Return the attempts made so far: why, in which way, whom, after which wait."""
+        tries = self._session.tries[: self.asked]
+        return [
+            {
+                "attempt": number,
+                "strategy": made.strategy,
+                "reason": made.reason,
+                "upstream": self._edge.upstreams[made.target.upstream].host,
+                "wait_s": round(wait, 3),
+                "upstream_request_id": self._upstream_ids.get(number),
+            }
+            for number, (made, wait) in enumerate(zip(tries, self._waits, strict=False), 1)
+        ]
+
+    def _facts(self, attempt: int = 0) -> dict[str, str]:
+        tries = self._session.tries
+        name = tries[attempt - 1].target.upstream if tries else ""
         return {
             "request_id": self.id,
             "endpoint": self.endpoint,
             "model": self.model,
-            "upstream": self._edge.upstream.host,
+            "upstream": self._edge.upstreams[name].host,
         }
 
     def _semconv(self) -> tuple[str, ...]:

@@ -12,21 +12,21 @@ import contextlib
 import math
 import random
 import time
-from collections.abc import AsyncIterable, Coroutine
+from collections.abc import Coroutine
 from typing import Any, TypeVar
 
 from aiohttp import web
 
+from proxy.asking import Asker, Body
 from proxy.clocks import Clocks, patiently
 from proxy.core.commands import Finish, Open, internal_error, shutdown_error
-from proxy.core.errors import retryable_status
 from proxy.core.fault import AttemptEnd, Fault
 from proxy.core.request import Request
 from proxy.core.session import StreamSession
 from proxy.decoding import Decoder, UnknownCodingError
 from proxy.downstream import Downstream
 from proxy.edge import Edge
-from proxy.headers import is_event_stream, to_upstream
+from proxy.headers import is_event_stream
 from proxy.logs import LOG
 from proxy.record import Record
 from proxy.replies import SERVER
@@ -53,21 +53,22 @@ class Relay:
         edge: Edge,
         client: web.BaseRequest,
         request: Request,
-        body: bytes | AsyncIterable[bytes] | None,
+        body: Body,
         cors: dict[str, str],
     ) -> None:
         """Take a request whose body is read, or is to be streamed on."""
         self._edge = edge
         self._client = client
         self._request = request
-        self._body = body
+        self._asker = Asker(edge, client, request, body)
         self._clocks = Clocks(edge.settings)
         self._stream = request.asks_stream
-        self._session = StreamSession(request, edge.policy, edge.budget)
+        self._session = StreamSession(request, edge.policy, edge.budget, edge.breakers)
         self._record = Record(edge, client, request, self._session, self._clocks.now)
         own = {"Server": SERVER, "x-wholestream-request-id": self._record.id, **cors}
         self._down = Downstream(client, own)
         self._answer: Answer | None = None
+        self._kept: list[Answer] = []
         self._unsent = b""
         self._broken = False
         self._task = asyncio.current_task()
@@ -94,8 +95,9 @@ class Relay:
             self._edge.under_way.discard(self)
             self._session.abandon()
             self._record.end(self._down.status)
-            if self._answer is not None:
-                self._answer.close()
+            for answer in (self._answer, *self._kept):
+                if answer is not None:
+                    answer.close()
 
     def abort(self) -> None:
         """End this request loudly, now."""
@@ -104,38 +106,34 @@ class Relay:
             self._task.cancel()
 
     async def _drive(self) -> web.StreamResponse:
-        while True:
-            command = await self._attempt()
-            if isinstance(command, web.StreamResponse):
-                return command
-            if isinstance(command, Finish):
-                return await self._finish(command)
+        command: _Next = self._session.begin(self._clocks.now())
+        while isinstance(command, Open):
             wait = command.floor_s + command.spread_s * random.random()  # noqa: S311 - jitter
-            await self._patiently(asyncio.sleep(wait), math.inf)
+            if wait:
+                await self._patiently(asyncio.sleep(wait), math.inf)
+            self._record.waited(wait)
+            command = await self._attempt(command)
+        return await self._finish(command) if isinstance(command, Finish) else command
 
-    async def _attempt(self) -> _Next:
+    async def _attempt(self, command: Open) -> _Next:
         self._clocks.attempt_begins()
-        edge = self._edge
-        headers = to_upstream(self._client.headers.items(), via=edge.via, stream=self._stream)
-        request = self._request
         again = self._record.asked > 0
         self._record.asked += 1
-        opening = edge.upstream.open(
-            request.method, request.target, headers, self._body, fresh=again
-        )
+        opening = self._asker.ask(command, stream=self._stream, fresh=again)
         try:
             self._answer = await self._patiently(opening, self._limit())
         except UpstreamFault as broken:
             return self._end(broken.fault, detail=broken.detail, stale=broken.stale)
         except TimeoutError:
             return self._end(Fault.FIRST_EVENT_TIMEOUT)
-        return await self._take_answer(self._answer)
+        self._record.answered(self._answer.headers.get("x-request-id", ""))
+        return await self._take_answer(self._answer, command)
 
-    async def _take_answer(self, answer: Answer) -> _Next:
+    async def _take_answer(self, answer: Answer, command: Open) -> _Next:
         good = 200 <= answer.status < 300  # noqa: PLR2004 - HTTP's numbers
         if self._request.method == "HEAD":
             return await self._pass_on(answer)  # there is no body to frame
-        if good and is_event_stream(answer.headers):
+        if good and (command.document or is_event_stream(answer.headers)):
             return await self._read_stream(answer)
         if not self._stream:
             return await self._pass_on(answer)
@@ -143,13 +141,14 @@ class Relay:
 
     async def _refused(self, answer: Answer) -> _Next:
         body = b""
-        if retryable_status(answer.status) or self._session.answered:
+        if self._session.wants_body(answer.status):
             with contextlib.suppress(UpstreamFault):
                 reading = answer.read_head(_ERROR_BODY_BYTES, _ERROR_BODY_S)
                 body = await self._patiently(reading, math.inf)
         end = AttemptEnd(
             Fault.HTTP_STATUS,
             age_s=self._clocks.age_s,
+            silence_s=self._clocks.gap_s,
             status=answer.status,
             retry_after_s=answer.retry_after_s,
             body=body,
@@ -254,14 +253,19 @@ class Relay:
 
     def _end(self, fault: Fault | None, *, detail: str = "", stale: bool = False) -> Open | Finish:
         self._broken = fault is not None
-        end = AttemptEnd(fault, age_s=self._clocks.age_s, stale=stale, detail=detail)
+        clocks = self._clocks
+        end = AttemptEnd(fault, clocks.age_s, clocks.gap_s, stale=stale, detail=detail)
         return self._decide(end)
 
     def _decide(self, end: AttemptEnd) -> Open | Finish:
         command = self._session.receive_end(end, self._clocks.now())
         self._record.note_incidents()
-        if isinstance(command, Open) and self._answer is not None:
-            self._answer.close()
+        if isinstance(command, Open):
+            self._record.broke()
+            if self._answer is not None and command.keep:
+                self._kept.append(self._answer)
+            elif self._answer is not None:
+                self._answer.close()
             self._answer = None
         return command
 
@@ -294,7 +298,8 @@ class Relay:
         """Give the upstream's answer to the client as it comes."""
         patience = self._edge.settings.stall_timeout_s if self._stream else None
         fault = await self._down.pass_on(answer, data, self._record.asked, patience)
-        self._session.passed_on(AttemptEnd(fault, self._clocks.age_s, answer.status))
+        end = AttemptEnd(fault, self._clocks.age_s, self._clocks.gap_s, answer.status)
+        self._session.passed_on(end, self._clocks.now())
         self._record.note_incidents()
         self._record.end(answer.status)
         return self._down.break_off() if fault else await self._down.end()

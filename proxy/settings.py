@@ -1,32 +1,39 @@
 """Settings: flags over environment over file over defaults, checked, named, redactable.
 
-Knows the external names of the contract and where values may come from. Must not know what is
-done with them; the core gets its frozen ``Policy`` from here.
+Knows the external names of the contract and which source goes before which. Must not know what
+is done with them; the core gets its frozen ``Policy`` from here. ``settings_load`` reads the
+sources and words the errors, ``settings_tables`` has what is a table.
 """
 
 from __future__ import annotations
 
-import difflib
-import os
-import re
+import json
 import ssl
-import tomllib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextvars import ContextVar
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import ByteSize, Field, ValidationError, ValidationInfo, field_validator
+from pydantic import AfterValidator, BaseModel, ByteSize, Field, ValidationInfo, field_validator
+from pydantic.fields import FieldInfo
 from pydantic_settings import (
     BaseSettings,
+    EnvSettingsSource,
     InitSettingsSource,
     NoDecode,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
 )
-from yarl import URL
 
-from proxy.core.policy import Policy
+from proxy.core.policy import Fallback, Policy, Target
+from proxy.settings_tables import (
+    FallbackRule,
+    OtherUpstream,
+    Recovery,
+    lead_somewhere,
+    normal_base_url,
+    told_apart,
+)
 
 PREFIX = "WHOLESTREAM_"
 WILDCARDS = frozenset({"0.0.0.0", "::"})  # noqa: S104 - compared with, not bound to
@@ -38,14 +45,24 @@ SecondsOrOff = Annotated[float, Field(ge=0, le=86_400, allow_inf_nan=False)]
 Port = Annotated[int, Field(ge=0, le=65_535)]
 Size = Annotated[ByteSize, Field(ge=1)]
 
-_BASE_URL = re.compile(r"(?i:https?)://[^/?#@\\\s]+(?P<path>(?:/[!\"$->@-\[\]-~]*)?)")
-"""No user, query or fragment; a path that can be sent as it stands."""
-
-_file: ContextVar[Mapping[str, Any] | None] = ContextVar("settings file", default=None)
+FILE: ContextVar[Mapping[str, Any] | None] = ContextVar("settings file", default=None)
+"""What the file says, while settings are made."""
 
 
 class SettingsError(Exception):
     """A setting that cannot be used. The message is one line and names it."""
+
+
+class _Environment(EnvSettingsSource):
+    """Reads a table's known keys only; for the others there is a warning, not an error."""
+
+    def explode_env_vars(
+        self, field_name: str, field: FieldInfo, env_vars: Mapping[str, str | None]
+    ) -> dict[str, Any]:
+        """Return the keys of a table that have a variable of their own."""
+        prefix = f"{PREFIX}{field_name}__".lower()
+        keys = _keys(field)
+        return {key: env_vars[prefix + key] for key in keys if prefix + key in env_vars}
 
 
 class Settings(BaseSettings):
@@ -75,7 +92,7 @@ class Settings(BaseSettings):
     allowed_origins: Names = Field(
         [], description="browser origins that may call the proxy; any other `Origin` gets 403"
     )
-    upstream: str = Field(
+    upstream: Annotated[str, AfterValidator(normal_base_url)] = Field(
         "https://api.openai.com/v1",
         description="base URL: `/v1/X` goes to `<upstream>/X`, the query byte for byte",
     )
@@ -106,6 +123,10 @@ class Settings(BaseSettings):
     retry_budget_min_per_s: float = Field(
         1, ge=0, le=10_000, description="repetitions allowed per second in any case"
     )
+    breaker_failures: int = Field(
+        5, ge=1, description="failures of a target in a row after which it is left alone"
+    )
+    breaker_open_s: Seconds = Field(10, description="how long, before one request may try it")
     max_event_bytes: Size = Field(ByteSize(16 * 2**20), description="cap of one event")
     max_request_bytes: Size = Field(
         ByteSize(64 * 2**20),
@@ -137,6 +158,13 @@ class Settings(BaseSettings):
         "recover",
         description="an event that is not JSON: a fault like a cut, or dropped and counted",
     )
+    recovery: Recovery = Field(Recovery(), description="how far a broken stream may be mended")
+    upstreams: Annotated[list[OtherUpstream], AfterValidator(told_apart), NoDecode] = Field(
+        [], description="further upstreams, for fallbacks"
+    )
+    fallbacks: Annotated[list[FallbackRule], NoDecode] = Field(
+        [], description="whom to ask once the attempts at the first target are spent"
+    )
 
     @field_validator("allowed_hosts", "allowed_origins", mode="before")
     @classmethod
@@ -150,20 +178,23 @@ class Settings(BaseSettings):
     def _bare(cls, value: list[str]) -> list[str]:
         return [name.lower().strip("[]") for name in value]
 
-    @field_validator("upstream")
+    @field_validator("upstreams", "fallbacks", mode="before")
     @classmethod
-    def _base_url(cls, value: str) -> str:
-        found = _BASE_URL.fullmatch(value)
+    def _decode(cls, value: object) -> object:
+        if not isinstance(value, str):
+            return value
         try:
-            origin = URL(value).origin() if found else URL()
-            (origin.host or "").encode("idna")
-        except ValueError:
-            origin = URL()
-        if found is None or not origin.host or not origin.port:
-            msg = "must be a base URL such as https://api.openai.com/v1, without user or query"
-            raise ValueError(msg)
-        # In the one form that targets can be joined to: no capitals, no port that is the default.
-        return str(origin) + found["path"].rstrip("/")
+            return json.loads(value or "[]")
+        except (ValueError, RecursionError):
+            msg = "must be a JSON array of objects"
+            raise ValueError(msg) from None
+
+    @field_validator("fallbacks")
+    @classmethod
+    def _lead_somewhere(cls, value: list[FallbackRule], info: ValidationInfo) -> list[FallbackRule]:
+        if "upstreams" in info.data:  # else they are wrong themselves
+            lead_somewhere(value, [entry.name for entry in info.data["upstreams"]])
+        return value
 
     @field_validator("ca_bundle")
     @classmethod
@@ -189,15 +220,15 @@ class Settings(BaseSettings):
         cls,
         settings_cls: type[BaseSettings],
         init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - given by the base class
         dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - given by the base class
         file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - given by the base class
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Order the sources: flags, environment, file."""
         return (
             init_settings,
-            env_settings,
-            InitSettingsSource(settings_cls, dict(_file.get() or {})),
+            _Environment(settings_cls),
+            InitSettingsSource(settings_cls, dict(FILE.get() or {})),
         )
 
     @property
@@ -208,76 +239,50 @@ class Settings(BaseSettings):
             backoff_base_s=self.backoff_base_s,
             backoff_max_s=self.backoff_max_s,
             retry_after_max_s=self.retry_after_max_s,
+            stall_timeout_s=self.stall_timeout_s,
             max_event_bytes=self.max_event_bytes,
             journal_max_bytes=self.journal_max_bytes,
             skip_malformed=self.malformed_events == "skip",
+            resume=self.recovery.resume,
+            replay=self.recovery.replay,
+            continuation=self.recovery.continuation,
+            hold=self.recovery.hold,
+            fallbacks=self._fallbacks(),
+        )
+
+    def _fallbacks(self) -> tuple[Fallback, ...]:
+        ways = {entry.name: entry.continuation for entry in self.upstreams}
+        ways[""] = self.recovery.continuation
+        return tuple(
+            Fallback(
+                tuple(rule.models),
+                tuple(Target(to.upstream, to.model, ways[to.upstream]) for to in rule.to),
+            )
+            for rule in self.fallbacks
         )
 
 
-def load(flags: Mapping[str, Any], path: str | None = None) -> tuple[Settings, list[str]]:
-    """Gather the settings; return them and the warnings. Raises SettingsError."""
-    path = path or os.environ.get(PREFIX + "CONFIG")
-    token = _file.set(_read_file(path) if path else {})
-    try:
-        return Settings(**flags), _unknown_variables()
-    except ValidationError as error:
-        raise SettingsError(_one_line(error)) from None
-    finally:
-        _file.reset(token)
+def _keys(field: FieldInfo) -> dict[str, FieldInfo]:
+    kind = field.annotation
+    if isinstance(kind, type) and issubclass(kind, BaseModel):
+        return kind.model_fields
+    return {}
+
+
+LISTS = ("upstreams", "fallbacks")
+"""Settings that are lists of tables: from the file, or as JSON in a variable; no flags."""
+
+FIELDS: dict[str, FieldInfo] = {
+    dotted: of
+    for name, field in Settings.model_fields.items()
+    for dotted, of in (
+        [(f"{name}.{key}", of) for key, of in _keys(field).items()] or [(name, field)]
+    )
+}
+"""Every setting by its dotted name, the keys of a table one by one."""
 
 
 def base_url(host: str, port: int) -> str:
     """Return the URL a client on this machine would use."""
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - compared with
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
-
-
-def _read_file(path: str) -> dict[str, Any]:
-    try:
-        values = tomllib.loads(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise SettingsError(f"config: cannot read {path}: {error.strerror}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise SettingsError(f"config: {path} is not TOML: {error}") from None
-    for key in values:
-        if key not in Settings.model_fields:
-            raise SettingsError(f"{printable(key)}: unknown key in {path}{meant(key)}")
-    return values
-
-
-def printable(name: str) -> str:
-    """Return a name that somebody else chose, fit for one line."""
-    return name if name.isprintable() else repr(name)
-
-
-def meant(key: str, spell: Callable[[str], str] = str) -> str:
-    """Return the end of a message about an unknown key: which one may have been meant.
-
-    ``spell`` writes a key as its source does.
-    """
-    close = difflib.get_close_matches(key, Settings.model_fields, n=1, cutoff=0.7)
-    if not close:
-        return "; see the settings table in README.md"
-    return f"; did you mean {spell(close[0])}?"
-
-
-def _variable(key: str) -> str:
-    return PREFIX + key.upper()
-
-
-def _unknown_variables() -> list[str]:
-    known = {PREFIX + name.upper() for name in Settings.model_fields} | {PREFIX + "CONFIG"}
-    wrong = [name for name in os.environ if name.startswith(PREFIX) and name.upper() not in known]
-    return [
-        f"{printable(name)}: unknown variable, ignored"
-        + meant(name.removeprefix(PREFIX).lower(), _variable)
-        for name in sorted(wrong)
-    ]
-
-
-def _one_line(error: ValidationError) -> str:
-    first = error.errors(include_url=False, include_input=False)[0]
-    name = str(first["loc"][0]) if first["loc"] else "settings"
-    if first["type"] in {"byte_size", "byte_size_unit"}:  # these quote the value
-        return f"{name}: must be a size such as 16MiB"
-    return f"{name}: {first['msg'].removeprefix('Value error, ')}"

@@ -1,7 +1,8 @@
-"""The outgoing side: one pooled client session, answers read with deadlines.
+"""The outgoing side: requests to one base URL, answers read with deadlines.
 
-Knows aiohttp's client, with every default that bites a proxy set right, and holds the one
-table from foreign exceptions to faults. Must not know what is done about a fault.
+Knows aiohttp's answers and the credentials an upstream gets, and holds the one table from
+foreign exceptions to faults. Must not know what is done about a fault, nor how connections are
+kept: ``clients`` does.
 Figures and reasons: measured with aiohttp 3.14.5 on uvloop 0.23 (docs/architecture.md).
 """
 
@@ -10,27 +11,23 @@ from __future__ import annotations
 import asyncio
 import email.utils
 import math
-import ssl
 import time
 from collections.abc import AsyncIterable
 from datetime import UTC
 from http import HTTPStatus
 from types import SimpleNamespace
-from typing import Any
 
 import aiohttp
 from multidict import CIMultiDict, CIMultiDictProxy
 from yarl import URL
 
+from proxy.clients import Clients
 from proxy.core.fault import Fault
-from proxy.pool import Pool
 from proxy.settings import Settings
+from proxy.settings_tables import OtherUpstream
 
-_READ_BUFSIZE = 128 * 1024
-"""aiohttp reads ahead twice this much before it pauses the upstream; a slow client costs that."""
-
-_KEEPALIVE_S = 15.0
-"""Idle connections are given up before most upstreams give them up (openai/openai-python#371)."""
+_CREDENTIALS = ("Authorization", "api-key", "x-api-key", "Cookie")
+"""Where a caller's key may be, none of which another party's upstream may see."""
 
 
 class UpstreamFault(Exception):  # noqa: N818 - a fault is the field's word
@@ -49,18 +46,38 @@ class BadTargetError(Exception):
 
 
 class Upstream:
-    """Requests to one base URL. Keys are the client's own; nothing is stored."""
+    """Requests to one base URL. Keys are the client's own, unless a setting names another."""
 
-    def __init__(self, settings: Settings) -> None:
-        """Prepare; must be called in the running loop."""
-        self._base = settings.upstream
-        self._origin = URL(settings.upstream).origin()
-        self._prefix = settings.upstream.removeprefix(str(self._origin))
+    def __init__(
+        self,
+        settings: Settings,
+        entry: OtherUpstream | None = None,
+        clients: Clients | None = None,
+    ) -> None:
+        """Prepare for an entry of ``upstreams``, or for the primary; in the running loop.
+
+        Upstreams that share ``clients`` are closed together.
+        """
+        self._base = entry.base_url if entry else settings.upstream
+        self._origin = URL(self._base).origin()
+        self._prefix = self._base.removeprefix(str(self._origin))
+        self._entry = entry
+        self._clients = clients or Clients(settings)
         self.host = self._origin.host or ""
-        context = _ssl_context(settings)
-        self._pooled = _client(settings, ssl=context, keepalive_timeout=_KEEPALIVE_S)
-        # For repeated attempts: where one idle connection died, the others may have as well.
-        self._unpooled = _client(settings, ssl=context, force_close=True)
+
+    def dress(self, headers: CIMultiDict[str]) -> CIMultiDict[str]:
+        """Return the headers to send here: with the upstream's own key and headers, if any."""
+        entry = self._entry
+        if entry is None or not (entry.api_key or entry.headers):
+            return headers
+        dressed = headers.copy()
+        if entry.api_key is not None:
+            for name in _CREDENTIALS:
+                dressed.popall(name, None)
+            dressed["Authorization"] = f"Bearer {entry.api_key.get_secret_value()}"
+        for name, value in entry.headers.items():
+            dressed[name] = value.get_secret_value()
+        return dressed
 
     def url(self, target: str) -> URL:
         """Return the URL for a target below the base; raises BadTargetError."""
@@ -89,7 +106,7 @@ class Upstream:
         With ``fresh`` it goes out on a connection of its own.
         """
         notes = SimpleNamespace(reused=False)
-        session = self._unpooled if fresh else self._pooled
+        session = self._clients.unpooled if fresh else self._clients.pooled
         try:
             response = await session.request(
                 method,
@@ -109,8 +126,7 @@ class Upstream:
 
     async def close(self) -> None:
         """Close every connection."""
-        await self._pooled.close()
-        await self._unpooled.close()
+        await self._clients.close()
 
 
 class Answer:
@@ -260,31 +276,3 @@ def _came_to_nothing(error: BaseException) -> bool:
         # Otherwise the message is the head as far as it came, which means work was done.
         return isinstance(error.message, str)
     return isinstance(error, OSError)
-
-
-def _client(settings: Settings, **options: Any) -> aiohttp.ClientSession:
-    trace = aiohttp.TraceConfig()
-    trace.on_connection_reuseconn.append(_note_reuse)
-    wait = settings.connect_timeout_s
-    return aiohttp.ClientSession(
-        connector=Pool(**options),
-        timeout=aiohttp.ClientTimeout(total=None, connect=wait, sock_connect=wait),
-        cookie_jar=aiohttp.DummyCookieJar(),
-        auto_decompress=False,
-        trust_env=False,
-        raise_for_status=False,
-        read_bufsize=_READ_BUFSIZE,
-        trace_configs=[trace],
-        skip_auto_headers=("User-Agent", "Accept", "Accept-Encoding", "Content-Type"),
-    )
-
-
-async def _note_reuse(_session: aiohttp.ClientSession, context: Any, _params: object) -> None:
-    context.trace_request_ctx.reused = True
-
-
-def _ssl_context(settings: Settings) -> ssl.SSLContext:
-    bundle = settings.ca_bundle
-    context = ssl.create_default_context(cafile=str(bundle) if bundle else None)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    return context

@@ -37,12 +37,12 @@ class Cause:
 
 
 def route(request: Request, policy: Policy) -> tuple[Target, ...]:
-    """Return the targets of a request in order: the primary, then the fallbacks of its model."""
-    targets = [Target(continuation=policy.continuation)]
+    """Return the targets of a request in order: the primary, then those of the first rule."""
+    primary = Target(continuation=policy.continuation)
     for fallback in policy.fallbacks:
         if any(fnmatchcase(request.model, glob) for glob in fallback.models):
-            targets += [target for target in fallback.to if target not in targets]
-    return tuple(targets)
+            return (primary, *fallback.to)
+    return (primary,)
 
 
 class Course:

@@ -52,6 +52,7 @@ def incident(tail: bytes = b"", **values: Any) -> Incident:
         "size": 100,
         "offset": 100,
         "detail": "",
+        "attempts": [],
     }
     return Incident(**{**facts, "tail": tail, **values})
 
@@ -201,6 +202,7 @@ def test_a_record_tells_the_facts_in_the_words_of_the_contract(fault: Fault) -> 
         "bytes": 100,
         "explanation": EXPLANATIONS[fault],
         "detail": "why",
+        "attempts": [],
         "tail": None,
         "tail_offset": 100,
         "tail_bytes": 0,
