@@ -22,6 +22,9 @@ from proxy.edge import Edge
 from proxy.logs import LOG
 from proxy.metrics import code_label
 
+_NOT_LOGGED = frozenset({"time", "tail", "attempts"})
+"""The ring keeps the upstream's request ids; the log has nothing that came in a header."""
+
 _REQUEST_ID = re.compile(r"[\w.-]{1,128}", re.ASCII)
 
 
@@ -159,7 +162,7 @@ class Record:
         self._edge.metrics.record_incident(self.endpoint, incident)
         facts = self._facts(incident.attempt)
         record = self._edge.ring.add(incident, facts=facts, attempts=self._attempts())
-        shown = {key: value for key, value in record.items() if key not in {"time", "tail"}}
+        shown = {key: value for key, value in record.items() if key not in _NOT_LOGGED}
         LOG.warning("incident", extra={"fields": shown})
 
     def _attempts(self) -> list[dict[str, Any]]:

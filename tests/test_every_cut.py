@@ -1,8 +1,8 @@
 """The flagship: every stream, cut at every byte, ended in every way.
 
 What must come out is worked out here from the offset alone, by rules of the test's own: is it
-inside an event, was content given, did every choice finish, was the terminal event given. The
-core is never asked what it thinks.
+inside an event, was content given, did every choice finish, was the terminal event given, may
+the answer be asked for again or re-attached to. The core is never asked what it thinks.
 """
 
 from __future__ import annotations
@@ -25,11 +25,12 @@ from support import (
     ask_for,
     cut_randomly,
     feed,
+    payloads,
     start,
     whole_events,
 )
 
-from proxy.core.commands import Open
+from proxy.core.commands import Finish, Open
 from proxy.core.fault import AttemptEnd, Fault, IncidentOutcome, Phase, StreamOutcome
 from proxy.core.request import Request
 from proxy.core.session import StreamSession
@@ -44,6 +45,7 @@ FAILING = {"compat-openrouter-error", "compat-groq-error"}
 _OPENERS = {"response.created", "response.queued", "response.in_progress", "keepalive"}
 _CLOSERS = {"response.completed", "response.incomplete"}
 _LAST = {"image_generation.completed", "speech.audio.done"}
+RECOVERIES = {IncidentOutcome.RESTARTED, IncidentOutcome.RESUMED, IncidentOutcome.REPLAYED}
 
 
 # --- a stream, as the test reads it ---
@@ -65,6 +67,7 @@ class Stream:
     def __init__(self, request: Request, body: bytes) -> None:
         """Read a body whose events are one block of at most two lines each."""
         self.request = request
+        self.asked = json.loads(request.body or b"{}")
         self.body = body
         self.family = _family(request.path)
         self.blocks = list(_blocks(body))
@@ -80,6 +83,29 @@ class Stream:
         if self.terminal is not None:
             count = min(count, self.terminal + 1)
         return b"".join([event.encoded for event in self.events[:count]])
+
+    def rest(self, count: int) -> bytes:
+        """Return the upstream's bytes behind so many events."""
+        return self.body[self.events[count - 1].end if count else 0 :]
+
+    def way_on(self, count: int) -> IncidentOutcome:
+        """Say what the contract promises about a fault after so many events, by default."""
+        if self.request.method == "GET" or (self.asked.get("background") and count):
+            return IncidentOutcome.RESUMED
+        if self.content is None or count <= self.content:
+            return IncidentOutcome.RESTARTED
+        deterministic = self.asked.get("temperature") == 0 or "seed" in self.asked
+        return IncidentOutcome.REPLAYED if deterministic else IncidentOutcome.SURFACED
+
+    def reattachment(self, count: int) -> str:
+        """Return the target that asks for the events behind so many."""
+        path, _, query = self.request.target.partition("?")
+        after = query.partition("starting_after=")[2].partition("&")[0]
+        if count:
+            after = str(self.events[count - 1].data["sequence_number"])
+        if self.request.method == "POST":
+            path = f"{path}/{self.events[0].data['response']['id']}"
+        return f"{path}?stream=true&starting_after={after}"
 
     def _first(self, test: Any) -> int | None:
         found = (index for index, event in enumerate(self.events) if test(event.data))
@@ -101,7 +127,7 @@ class Stream:
         return bool(data == "[DONE]" or (isinstance(data, dict) and data.get("type") in _LAST))
 
     def _finish(self) -> int | None:
-        unfinished = set(range(json.loads(self.request.body or b"{}").get("n", 1)))
+        unfinished = set(range(self.asked.get("n", 1)))
         for index, event in enumerate(self.events if self.family == "chat" else []):
             for choice in event.data["choices"] if event.data != "[DONE]" else []:
                 if choice.get("finish_reason"):
@@ -182,11 +208,9 @@ def expect(cut: Stream, offset: int, end: AttemptEnd) -> Expected:
         return Expected(events, told, Phase.AFTER_TERMINAL, IncidentOutcome.REPAIRED)
     if cut.family == "harbour" and whole:
         return Expected(events, None, Phase.AFTER_TERMINAL, IncidentOutcome.REPAIRED)
-    if cut.content is not None and events > cut.content:
-        return Expected(events, fault, Phase.MID_CONTENT, IncidentOutcome.SURFACED)
-    again = not (cut.request.background and events)
-    outcome = IncidentOutcome.RESTARTED if again else IncidentOutcome.SURFACED
-    return Expected(events, fault, Phase.BEFORE_CONTENT, outcome)
+    content = cut.content is not None and events > cut.content
+    phase = Phase.MID_CONTENT if content else Phase.BEFORE_CONTENT
+    return Expected(events, fault, phase, cut.way_on(events))
 
 
 def _fault(end: AttemptEnd, events: int, *, inside: bool) -> Fault:
@@ -203,25 +227,61 @@ def _fault(end: AttemptEnd, events: int, *, inside: bool) -> Fault:
 
 
 def check(cut: Stream, offset: int, end: AttemptEnd) -> None:
-    """Cut a stream at an offset, end it, answer a restart well, and compare."""
+    """Cut a stream at an offset, end it, answer a recovery well, and compare."""
     expected = expect(cut, offset, end)
+    if end is CLEAN and is_unclosed_content(cut, expected, offset):
+        return
     session = start(cut.request)
     out = feed(session, *cut_randomly(cut.body[:offset], seed=offset, cuts=1))
     assert held_bytes(session) <= offset
     command = session.receive_end(end, 0.0)
-    restarted = isinstance(command, Open)
-    if restarted:
-        assert out == b""
-        session.receive_head()
-        out = session.receive_data(cut.body)
-        command = session.receive_end(CLEAN, 0.0)
-    assert not isinstance(command, Open)
-    out += command.body
+    lost = 0
+    if expected.outcome in RECOVERIES and expected.fault is not None:
+        assert isinstance(command, Open)
+        rest = check_recovery(cut, expected, session, command, out)
+        lost = 0 if expected.outcome is IncidentOutcome.RESUMED else offset - len(out)
+        lost += len(cut.body) - len(rest) if expected.outcome is IncidentOutcome.REPLAYED else 0
+    else:
+        assert isinstance(command, Finish)
+        rest = command.body
+        check_ending(cut, expected, command, out + rest)
     report = session.report()
+    check_report(report, expected)
+    assert (report.size, report.discarded_bytes) == (len(out + rest), lost)
+
+
+def is_unclosed_content(cut: Stream, expected: Expected, offset: int) -> bool:
+    """Say whether content that lacks but its blank line is followed by another attempt."""
+    joined = expected.outcome in RECOVERIES and expected.phase is Phase.MID_CONTENT
+    return joined and cut.events[expected.events - 1].end > offset
+
+
+def check_recovery(
+    cut: Stream, expected: Expected, session: StreamSession, command: Open, out: bytes
+) -> bytes:
+    """Answer as the same upstream would, check that nothing shows; return what came of it."""
+    assert out == (cut.given(expected.events) if expected.phase is Phase.MID_CONTENT else b"")
+    request, answer = cut.request, cut.body
+    if expected.outcome is IncidentOutcome.RESUMED:
+        request = Request("GET", cut.reattachment(expected.events))
+        answer = cut.rest(expected.events)
+    assert command.request == request
+    session.receive_head()
+    rest = feed(session, *cut_randomly(answer, seed=len(out), cuts=1))
+    last = session.receive_end(CLEAN, 0.0)
+    assert isinstance(last, Finish)
+    rest += last.body
+    if expected.outcome is IncidentOutcome.REPLAYED:
+        assert payloads(out + rest) == payloads(cut.whole)
+    else:
+        assert out + rest == cut.whole
+    return rest
+
+
+def check_ending(cut: Stream, expected: Expected, command: Finish, out: bytes) -> None:
+    """Check what the client has where nothing is recovered."""
     surfaced = expected.outcome is IncidentOutcome.SURFACED
-    if restarted:
-        assert out == cut.whole
-    elif surfaced and expected.phase is Phase.BEFORE_CONTENT:
+    if surfaced and expected.phase is Phase.BEFORE_CONTENT:
         assert out == b""
         assert command.reply is not None
     elif surfaced:
@@ -231,14 +291,12 @@ def check(cut: Stream, offset: int, end: AttemptEnd) -> None:
     else:
         assert out == cut.given(expected.events) + (DONE if cut.family == "chat" else b"")
     assert (command.reply is None) == (not surfaced or bool(out))
-    check_report(report, expected)
-    assert report.size == len(out)
-    assert report.discarded_bytes == (offset if restarted else 0)
 
 
 def held_bytes(session: StreamSession) -> int:
     """Return how much of the upstream's bytes the session holds back."""
-    held = sum(len(event.name) + len(event.data) for event in session._held)
+    waiting = [*session._hold.openers, *session._hold._rest]
+    held = sum(len(event.name) + len(event.data) for event in waiting)
     return held + len(session._attempt._splitter.pending)
 
 
@@ -247,7 +305,7 @@ def check_report(report: Any, expected: Expected) -> None:
     found = [(i.fault, i.phase, i.outcome) for i in report.incidents]
     fact = (expected.fault, expected.phase, expected.outcome)
     assert found == ([] if expected.fault is None else [fact])
-    if expected.outcome is IncidentOutcome.RESTARTED:
+    if expected.outcome in RECOVERIES:
         assert report.outcome is StreamOutcome.RECOVERED
     elif expected.outcome is IncidentOutcome.SURFACED:
         assert report.outcome is StreamOutcome.FAILED

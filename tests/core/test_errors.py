@@ -20,7 +20,9 @@ from proxy.core.errors import (
 FIELD_FORMS = {
     "quota by its message": (
         b'{"error":{"message":"quota exceeded"}}',
-        UpstreamError("quota exceeded", "upstream_error", None, None, 429, transient=False),
+        UpstreamError(
+            "quota exceeded", "upstream_error", None, None, 429, transient=False, elsewhere=True
+        ),
     ),
     "a string": (
         b'{"error":"STREAM_EXPLODED"}',
@@ -184,6 +186,34 @@ def test_the_http_status_decides_where_there_is_one(
 def test_retryable_statuses_are_those_of_the_sdks(status: int, worth_it: bool) -> None:  # noqa: FBT001
     """408, 409, 425, 429 and all of 5xx."""
     assert retryable_status(status) is worth_it
+
+
+@pytest.mark.parametrize(
+    ("error", "elsewhere"),
+    [
+        ({"code": "context_length_exceeded"}, True),
+        ({"message": "This model's Maximum context length is 8192 tokens."}, True),
+        ({"code": "insufficient_quota"}, True),
+        ({"message": "You exceeded your current quota"}, True),
+        ({"type": "billing_error"}, True),
+        ({"code": "billing_hard_limit_reached"}, True),
+        ({"code": "content_policy_violation"}, False),
+        ({"code": "content_filter"}, False),
+        ({"code": "invalid_prompt"}, False),
+        ({"code": "invalid_api_key"}, False),
+        ({"code": "server_error"}, False),
+        ({"message": "m"}, False),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("status", [0, 400, 429])
+def test_a_prompt_too_long_or_a_spent_account_may_do_elsewhere(
+    error: dict[str, str],
+    elsewhere: bool,  # noqa: FBT001
+    status: int,
+) -> None:
+    """Another model or account may manage what this one will not; a refusal stays one."""
+    assert read_error(raw({"error": error}), status).elsewhere is elsewhere
 
 
 def test_json_is_compact_ascii() -> None:

@@ -11,6 +11,7 @@ from support import FAMILIES, ask, raw
 from proxy.core.errors import read_error
 from proxy.core.grammars import GRAMMARS, Grammar, endpoint_of, grammar_for
 from proxy.core.grammars.base import Kind
+from proxy.core.journal import Journal
 from proxy.core.request import Request
 from proxy.core.sse import Event
 
@@ -117,17 +118,19 @@ def test_the_request_is_not_repeated_once_its_answer_began(family: str) -> None:
 def test_the_error_event_is_the_contracts(family: str) -> None:
     """A top-level error object; threads hear it under its name."""
     error = read_error(b'{"error":{"message":"gone","type":"t","code":"c"}}')
-    (event,) = fresh(family).error_events(error, retryable=True)
+    (event,) = fresh(family).error_events(error, Journal(1000))
     assert event.name == (b"error" if family == "threads" else b"")
     assert json.loads(event.data) == {"error": {**error.as_object(), "retryable": True}}
 
 
-def test_events_are_joined_unchanged() -> None:
-    """There is no identity to keep: the base grammar passes them."""
-    grammar = fresh("other")
-    grammar.follow([Event(b"", b"{}")])
-    assert grammar.join(Event(b"a", b"{}")) == Event(b"a", b"{}")
+@PLAIN
+def test_nothing_is_known_that_could_be_joined_or_added(family: str) -> None:
+    """There is no seam, no end mark, no tool call to hold, no document to unroll."""
+    grammar = fresh(family)
+    assert grammar.seam([Event(b"", b"{}")]) is None
     assert grammar.end_mark() is None
+    assert not grammar.in_call(Event(b"", b'{"tool_calls":[]}'))
+    assert grammar.unroll(b'{"status":"completed"}') == []
 
 
 # --- the end ---

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from support import (
     ANSWER,
@@ -32,6 +34,7 @@ from support import (
 from proxy.core.budget import RetryBudget
 from proxy.core.commands import Finish, Open
 from proxy.core.fault import AttemptEnd, Fault, IncidentOutcome, Phase, StreamOutcome
+from proxy.core.policy import Target
 from proxy.core.states import State
 
 RESPONSE = sse(CREATED, RUNNING, spoken(2), lifecycle("completed", 3))
@@ -44,6 +47,10 @@ TOLD_BY_THE_EDGE = [
     Fault.FIRST_EVENT_TIMEOUT,
     Fault.MALFORMED_EVENT,
 ]
+
+
+AGAIN = Open(ask(), Target())
+"""The same request to the same target at once."""
 
 
 # --- holding and commit ---
@@ -133,7 +140,7 @@ def test_a_fault_before_content_is_restarted_unseen(fault: Fault) -> None:
     """The client gets the second answer as if it were the first."""
     session = start()
     assert feed(session, sse({**ROLE, "id": "chatcmpl-0"})) == b""
-    assert fail(session, AttemptEnd(fault)) == Open(spread_s=0.5)
+    assert fail(session, AttemptEnd(fault)) == replace(AGAIN, spread_s=0.5)
     assert feed(session, ANSWER) == ANSWER
     finish(session)
     report = session.report()
@@ -153,8 +160,8 @@ def test_a_fault_before_the_headers_is_told_so() -> None:
 def test_each_failed_restart_is_counted_and_the_last_one_surfaces() -> None:
     """Attempts are counted with the first."""
     session = start(max_attempts=3)
-    assert fail(session) == Open(spread_s=0.5)
-    assert fail(session) == Open(spread_s=1.0)
+    assert fail(session) == replace(AGAIN, spread_s=0.5)
+    assert fail(session) == replace(AGAIN, spread_s=1.0)
     assert told(finish(session, RESET))["code"] == "stream_incomplete"
     report = session.report()
     assert report.outcome is StreamOutcome.FAILED
@@ -168,7 +175,7 @@ def test_each_failed_restart_is_counted_and_the_last_one_surfaces() -> None:
 def test_a_stale_connection_costs_no_attempt_and_no_budget() -> None:
     """Nothing was asked yet."""
     session = begin(budget=RetryBudget(0.0, 0.0), max_attempts=1)
-    assert fail(session, AttemptEnd(Fault.RESET, stale=True)) == Open()
+    assert fail(session, AttemptEnd(Fault.RESET, stale=True)) == AGAIN
     assert feed(session, ANSWER) == ANSWER
     assert session.report().attempts == ("first", "reset")
 
@@ -190,12 +197,16 @@ def test_an_exhausted_budget_stops_restarts() -> None:
     assert facts(session) == [(Fault.RESET, Phase.BEFORE_CONTENT, IncidentOutcome.SURFACED)]
 
 
-def test_every_stream_deposits_into_the_shared_budget() -> None:
-    """Five of them pay for one repetition."""
+def test_every_complete_stream_deposits_into_the_shared_budget() -> None:
+    """Five of them pay for one repetition; those that only began pay nothing."""
     budget = RetryBudget(0.2, 0.0)
-    sessions = [start(budget=budget) for _ in range(5)]
-    fail(sessions[0])
-    finish(sessions[1], RESET)
+    sessions = [start(budget=budget) for _ in range(7)]
+    finish(sessions[0], RESET)
+    for session in sessions[1:6]:
+        feed(session, ANSWER)
+        finish(session)
+    fail(sessions[6])
+    finish(sessions[6], RESET)
 
 
 def test_a_request_that_wants_no_recovery_gets_none() -> None:
@@ -205,12 +216,13 @@ def test_a_request_that_wants_no_recovery_gets_none() -> None:
 
 
 def test_what_was_thrown_away_is_counted() -> None:
-    """All bytes of the attempt that was replaced."""
+    """All events and bytes of the attempt that was replaced."""
     session = start()
     feed(session, sse(ROLE), b"data: {")
     fail(session)
     feed(session, ANSWER)
-    assert session.report().discarded_bytes == len(sse(ROLE)) + 7
+    report = session.report()
+    assert (report.discarded_events, report.discarded_bytes) == (1, len(sse(ROLE)) + 7)
 
 
 # --- restarts behind openers that the client has ---

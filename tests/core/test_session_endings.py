@@ -33,6 +33,7 @@ from support import (
 from proxy.core.commands import Finish, Open, internal_error, shutdown_error
 from proxy.core.errors import UpstreamError
 from proxy.core.fault import AttemptEnd, Fault, IncidentOutcome, Phase, StreamOutcome
+from proxy.core.policy import Target
 from proxy.core.request import Request
 
 # --- honest endings after content ---
@@ -230,7 +231,8 @@ def test_the_requests_own_fault_is_passed_on_and_no_incident(code: int) -> None:
 def test_a_retryable_status_is_retried_and_then_passed_on() -> None:
     """With its own wait in between."""
     session = begin(max_attempts=2)
-    assert session.receive_end(status(503, retry_after_s=2.0), 0.0) == Open(2.0, 0.5)
+    again = Open(ask(), Target(), floor_s=2.0, spread_s=0.5)
+    assert session.receive_end(status(503, retry_after_s=2.0), 0.0) == again
     assert finish(session, status(503)) == Finish(pass_on=True)
     outcomes = [IncidentOutcome.RESTARTED, IncidentOutcome.SURFACED]
     expected = [(Fault.HTTP_STATUS, Phase.BEFORE_HEADERS, outcome) for outcome in outcomes]
@@ -415,10 +417,10 @@ def test_an_answer_that_was_no_stream_is_noted(
 ) -> None:
     """It went to the client as it was, whole or not."""
     session = begin()
-    session.passed_on(end)
+    session.passed_on(end, 0.0)
     assert session.report().outcome is outcome
     assert len(session.incidents) == count
-    session.passed_on(CLEAN)
+    session.passed_on(CLEAN, 0.0)
     assert session.report().outcome is outcome
 
 
@@ -477,5 +479,5 @@ def test_a_body_cut_behind_an_error_status_is_no_second_incident() -> None:
     """The attempt is counted once, as what it was first."""
     session = start(max_attempts=1)
     assert finish(session, AttemptEnd(Fault.HTTP_STATUS, status=500)).pass_on
-    session.passed_on(AttemptEnd(Fault.CUT_BETWEEN_EVENTS, status=500))
+    session.passed_on(AttemptEnd(Fault.CUT_BETWEEN_EVENTS, status=500), 0.0)
     assert [incident.fault for incident in session.incidents] == [Fault.HTTP_STATUS]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -45,6 +46,13 @@ ENDS = [
     AttemptEnd(Fault.HTTP_STATUS, status=503),
 ]
 Attempts = list[tuple[list[bytes], AttemptEnd]]
+SAVED = {
+    *(IncidentOutcome.RESTARTED, IncidentOutcome.RESUMED, IncidentOutcome.REPLAYED),
+    *(IncidentOutcome.CONTINUED, IncidentOutcome.FELL_BACK),
+}
+"""Outcomes of an incident that another attempt follows."""
+
+HOLDS = st.sampled_from(["none", "tool_calls", "all"])
 
 
 def drive(session: StreamSession, attempts: Attempts, commit: int) -> bytes:
@@ -72,13 +80,15 @@ def check(session: StreamSession, out: bytes) -> None:
     events = whole_events(out)
     report = session.report()
     assert (report.events, report.size) == (len(events), len(out))
-    restarted = [i for i in report.incidents if i.outcome is IncidentOutcome.RESTARTED]
-    assert [i.fault.value for i in restarted] == list(report.attempts[1:])
-    assert [i.attempt for i in restarted] == list(range(1, len(report.attempts)))
+    saved = [i for i in report.incidents if i.outcome in SAVED]
+    if all(result != "mismatch" for _, result in report.recoveries):
+        assert [i.fault.value for i in saved] == list(report.attempts[1:])
+        assert [i.attempt for i in saved] == list(range(1, len(report.attempts)))
     surfaced = [i for i in report.incidents if i.outcome is IncidentOutcome.SURFACED]
     assert len(surfaced) <= 1
     assert len(report.incidents) <= len(report.attempts)
     assert all(count > 0 for count in report.repairs.values())
+    assert min(report.discarded_events, report.discarded_bytes) >= 0
     if session.state not in FINAL:
         return
     assert len(report.recoveries) == len(report.attempts) - 1
@@ -102,14 +112,20 @@ _attempt = st.tuples(
     name=st.sampled_from(sorted(STREAMS)),
     attempts=st.lists(_attempt, min_size=1, max_size=4),
     commit=st.integers(0, 6),
+    limits=st.fixed_dictionaries(
+        {"hold": HOLDS, "replay": st.sampled_from(["never", "deterministic", "always"])}
+    ),
 )
 def test_any_course_of_attempts_adds_up(
-    name: str, attempts: list[tuple[float, list[int], AttemptEnd]], commit: int
+    name: str,
+    attempts: list[tuple[float, list[int], AttemptEnd]],
+    commit: int,
+    limits: dict[str, Any],
 ) -> None:
     """Each attempt is cut somewhere and ends somehow; the last one is whole."""
     body = STREAMS[name]
     cut = [(cut_at(body[: int(len(body) * share)], *at), end) for share, at, end in attempts]
-    session = start(ask_for(name), max_attempts=4)
+    session = start(ask_for(name), max_attempts=4, **limits)
     out = drive(session, [*cut, ([body], CLEAN)], commit)
     check(session, out)
     if name.startswith("responses"):
@@ -166,13 +182,26 @@ _reads = st.lists(st.lists(st.sampled_from(_PIECES), max_size=4).map(b"".join), 
     family=st.sampled_from(FAMILIES),
     attempts=st.lists(st.tuples(_reads, st.sampled_from(ENDS)), min_size=1, max_size=4),
     commit=st.integers(0, 8),
-    stored=st.booleans(),
+    fields=st.fixed_dictionaries(
+        {"store": st.booleans()},
+        optional={
+            **{"n": st.just(2), "temperature": st.sampled_from([0, 0.5])},
+            **{"background": st.booleans(), "messages": st.just([{"role": "user"}])},
+        },
+    ),
+    limits=st.fixed_dictionaries(
+        {
+            "hold": HOLDS,
+            "continuation": st.sampled_from(["off", "prefill", "instructed"]),
+            "journal_max_bytes": st.sampled_from([300, 1_000_000]),
+        }
+    ),
 )
 def test_no_bytes_make_the_session_raise_or_give_half_an_event(
-    family: str, attempts: Attempts, commit: int, *, stored: bool
+    family: str, attempts: Attempts, commit: int, fields: dict[str, Any], limits: dict[str, Any]
 ) -> None:
     """Input never raises: it becomes an event, a repair or a fault."""
-    session = start(ask(family, store=stored, n=2), max_attempts=4, max_event_bytes=4000)
+    session = start(ask(family, **fields), max_attempts=4, max_event_bytes=4000, **limits)
     out = drive(session, attempts, commit)
     check(session, out)
 

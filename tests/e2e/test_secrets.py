@@ -34,7 +34,7 @@ TOLD: Headers = (
     ("Content-Type", "text/event-stream"),
     ("openai-organization", "kwyjiboTOLD"),
     ("Set-Cookie", "kwyjiboSETCOOKIE=1"),
-    ("x-request-id", "req_kwyjibo"),
+    ("x-request-id", "req_1"),  # shown in incidents on purpose: it is what support asks for
 )
 
 

@@ -172,6 +172,7 @@ async def test_an_incident_shows_what_happened_and_no_text_of_anybody() -> None:
         "bytes": 400,
         "explanation": EXPLANATIONS[Fault.CUT_MID_EVENT],
         "detail": None,
+        "attempts": [],
         "tail": 'data: {"content":"xxxxx',
         "tail_offset": 390,
         "tail_bytes": 23,

@@ -52,7 +52,6 @@ def incident(tail: bytes = b"", **values: Any) -> Incident:
         "size": 100,
         "offset": 100,
         "detail": "",
-        "attempts": [],
     }
     return Incident(**{**facts, "tail": tail, **values})
 

@@ -88,7 +88,8 @@ class ResponsesGrammar(Grammar):
             self.error = read_error(data)
             return Kind.ERROR
         number = peek.sequence_number
-        self.sequence = self.sequence + 1 if number is None else number
+        # Never back: a resumed stream may begin with events that were read before.
+        self.sequence = self.sequence + 1 if number is None else max(self.sequence, number)
         if name == ADDED:
             item = _loads(data).get("item")
             kind = item.get("type") if isinstance(item, dict) else None
