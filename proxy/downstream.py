@@ -39,7 +39,9 @@ class Downstream:
         return self.response.status if self.response else 0
 
     async def open_stream(self, answer: Answer | None, attempts: int) -> None:
-        """Send a 200 and the headers of a stream, with those of an answer if there is one."""
+        """Send a 200 and a stream's headers, once, with those of an answer if there is one."""
+        if self.response is not None:
+            return
         headers = to_client(answer.headers.items() if answer else (), stream=True)
         headers.update(self._own)
         if attempts > 1:
@@ -88,6 +90,10 @@ class Downstream:
         if data and self.response is not None:
             await self.response.write(data)
             self.last_write = self._loop.time()
+
+    async def beat(self) -> None:
+        """Write a comment, a whole block, so that nothing on the way takes silence for an end."""
+        await self.write(b": heartbeat\n\n")
 
     async def end(self, data: bytes = b"") -> web.StreamResponse:
         """Write the last bytes and the body's end.

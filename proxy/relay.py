@@ -23,6 +23,7 @@ from proxy.core.commands import Finish, Open, internal_error, shutdown_error
 from proxy.core.fault import AttemptEnd, Fault
 from proxy.core.request import Request
 from proxy.core.session import StreamSession
+from proxy.core.states import State
 from proxy.decoding import Decoder, UnknownCodingError
 from proxy.downstream import Downstream
 from proxy.edge import Edge
@@ -32,8 +33,6 @@ from proxy.record import Record
 from proxy.replies import SERVER
 from proxy.sniff import looks_like_events
 from proxy.upstream import Answer, UpstreamFault
-
-HEARTBEAT = b": heartbeat\n\n"
 
 _ERROR_BODY_BYTES = 64 * 1024
 _ERROR_BODY_S = 5.0
@@ -238,7 +237,7 @@ class Relay:
 
     async def _tick(self) -> None:
         if self._down.response is not None:
-            await self._down.write(HEARTBEAT)
+            await self._down.beat()
             return
         held = self._session.commit_by_time()
         await self._open()
@@ -248,8 +247,7 @@ class Relay:
         return await patiently(work, limit, self._due, self._tick)
 
     async def _open(self) -> None:
-        if self._down.response is None:
-            await self._down.open_stream(self._answer, self._record.asked)
+        await self._down.open_stream(self._answer, self._record.asked)
 
     def _end(self, fault: Fault | None, *, detail: str = "", stale: bool = False) -> Open | Finish:
         self._broken = fault is not None
@@ -262,10 +260,8 @@ class Relay:
         self._record.note_incidents()
         if isinstance(command, Open):
             self._record.broke()
-            if self._answer is not None and command.keep:
-                self._kept.append(self._answer)
-            elif self._answer is not None:
-                self._answer.close()
+            if self._answer is not None:
+                self._kept.append(self._answer) if command.keep else self._answer.close()
             self._answer = None
         return command
 
@@ -279,7 +275,7 @@ class Relay:
         # Counted before the last byte is out: who reads the end may scrape the next moment.
         self._record.end(self._down.status)
         response = await self._down.end(self._unsent + finish.body)
-        over = self._session.failed or self._broken
+        over = self._session.state is State.FAILED or self._broken
         if self._answer is not None and self._session.settled and not over:
             self._edge.spawn(self._linger(self._answer))
             self._answer = None

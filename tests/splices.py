@@ -582,3 +582,41 @@ def gaps(body: bytes) -> list[bytes]:
     """Return the events of a body, each as it is written."""
     ends = [at + 2 for at in range(len(body)) if body[at : at + 2] == b"\n\n"]
     return [body[a:b] for a, b in pairwise([0, *ends])]
+
+
+# --- differences ---
+
+
+def slots(payload: Payload) -> Iterator[tuple[tuple[Any, ...], Payload, str]]:
+    """Find the texts in an event: the name of each, and where it stands."""
+    if "delta" in payload:
+        yield (_place(payload), payload, "delta")
+    for choice in payload.get("choices", ()):
+        homes = [((), choice), ((), choice.get("delta", {}))]
+        for call in homes[1][1].get("tool_calls", ()):
+            homes.append((("call", call["index"]), call["function"]))
+        homes.append((("function",), homes[1][1].get("function_call", {})))
+        for name, home in homes:
+            for key, value in home.items():
+                if isinstance(value, str) and value and key not in {"role", "finish_reason"}:
+                    yield (choice["index"], *name, key), home, key
+
+
+def lengths(payloads: list[Payload]) -> dict[tuple[Any, ...], int]:
+    """Count the characters of each text."""
+    found: dict[tuple[Any, ...], int] = {}
+    for payload in payloads:
+        for slot, home, key in slots(payload):
+            found[slot] = found.get(slot, 0) + len(home[key])
+    return found
+
+
+def twisted(answer: Answer, slot: tuple[Any, ...], at: int) -> Answer:
+    """Change one character."""
+    other: list[Payload] = json.loads(json.dumps(answer.payloads))
+    for payload in other:
+        for name, home, key in slots(payload):
+            if name == slot and 0 <= at < len(home[key]):
+                home[key] = f"{home[key][:at]}¤{home[key][at + 1 :]}"
+            at -= len(home[key]) if name == slot else 0
+    return Answer(answer.request, other)

@@ -12,7 +12,7 @@ from fnmatch import fnmatchcase
 from proxy.core.budget import Breaker, Breakers, RetryBudget
 from proxy.core.commands import Try
 from proxy.core.errors import UpstreamError
-from proxy.core.fault import AttemptEnd, Fault
+from proxy.core.fault import AttemptEnd, Fault, Phase
 from proxy.core.grammars import Grammar
 from proxy.core.journal import Journal
 from proxy.core.policy import Policy, Target
@@ -34,6 +34,34 @@ class Cause:
     fault: Fault
     end: AttemptEnd
     error: UpstreamError | None
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """What is told: the cause, how far the answer had come, after how many attempts.
+
+    ``last`` says that the cause is how the last attempt ended, whose answer is at hand;
+    ``cap_s`` is the age at which attempts were cut twice, ``mismatch`` why another answer did
+    not fit.
+    """
+
+    cause: Cause
+    phase: Phase
+    attempts: int
+    last: bool
+    cap_s: float | None
+    mismatch: str
+
+    @property
+    def detail(self) -> str:
+        """What is known beyond the fault's name, in words."""
+        told = [self.cause.end.detail] if self.cause.end.detail else []
+        if self.cap_s is not None:
+            age = f"{self.cap_s:.3g}"
+            told.append(f"cut twice at the same age, {age} s: something limits its lifetime")
+        if self.mismatch:
+            told.append(f"another answer did not fit: {self.mismatch}")
+        return "; ".join(told)
 
 
 def route(request: Request, policy: Policy) -> tuple[Target, ...]:
@@ -59,7 +87,7 @@ class Course:
         self._breakers = [breakers.of(t.upstream, t.model or request.model) for t in self._route]
         self._at = self._start = 0
         self._onward: int | None = None
-        self._kind = ""
+        self._kind = self._reason = ""
         self._spent = [0] * len(self._route)
         self._refusing: set[int] = set()
         self._ruled_out: dict[int, set[str]] = {}
@@ -96,7 +124,10 @@ class Course:
     def after(self, cause: Cause, grammar: Grammar, journal: Journal, now: float) -> Plan | None:
         """Return what to do about a failed attempt; None: tell the client."""
         self._note_age(cause, grammar)
+        self._reason = cause.fault.value
         refused = cause.error is not None and not cause.error.transient
+        # Who refuses a request is well.
+        self.breaker.released() if refused else self.breaker.failed(now)
         if self._is_help and self.cause is not None:
             if refused and self.tries[-1].strategy != "resume":
                 # A target that will not have the request at all does not hide what went wrong.
@@ -108,16 +139,29 @@ class Course:
 
     def again(self, grammar: Grammar, journal: Journal, now: float) -> Plan | None:
         """Return what to do after an answer that did not fit; None: tell the client."""
-        return self._climb(self.cause, grammar, journal, now) if self.cause else None
+        if self.cause is None:
+            return None
+        self._reason = self.cause.fault.value
+        return self._climb(self.cause, grammar, journal, now)
 
-    def follow(self, plan: Plan, reason: Fault) -> None:
-        """Begin the attempt of a plan."""
+    def ended_by(self, end: AttemptEnd) -> bool:
+        """Say whether this end is what broke the answer."""
+        return self.cause is not None and self.cause.end is end
+
+    def failure(self, phase: Phase, end: AttemptEnd, mismatch: str) -> Failure:
+        """Return what the client is to be told, after the last attempt's end."""
+        cause = self.cause or Cause(Fault.CLEAN_EOF, end, None)
+        last = cause.end is end
+        return Failure(cause, phase, len(self.tries), last, self.cap_s, mismatch)
+
+    def follow(self, plan: Plan) -> None:
+        """Begin the attempt of a plan that was returned."""
         now_at = self._onward if plan.onward else self._at
         self._at = self._at if now_at is None else now_at
         self._stale_used = self._stale_used or plan.free
         self._kind = plan.splice.kind if plan.splice else ""
         self.asked = plan.request
-        self._begin(plan.strategy, reason.value, free=plan.free)
+        self._begin(plan.strategy, self._reason, free=plan.free)
 
     def rule_out(self) -> None:
         """Note that the attempt's way does not fit this target, or that it refuses altogether."""

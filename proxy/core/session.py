@@ -18,15 +18,14 @@ from proxy.core.commands import Finish, Open, Report, Try
 from proxy.core.course import Cause, Course
 from proxy.core.errors import UpstreamError, read_error, reply_of, retryable_status
 from proxy.core.fault import AttemptEnd, Fault, Incident, IncidentOutcome, Phase, StreamOutcome
-from proxy.core.hold import Hold
-from proxy.core.journal import Journal
 from proxy.core.ledger import Ledger
+from proxy.core.outlet import Outlet
 from proxy.core.policy import Policy
 from proxy.core.recovery import Plan, Splice, may_join
 from proxy.core.request import Request
 from proxy.core.sse import Event
 from proxy.core.states import FINAL, TRANSITIONS, Signal, State
-from proxy.core.telling import Failure, by_status, in_stream, last_words
+from proxy.core.telling import by_status, in_stream, last_words
 
 
 class StreamSession:
@@ -41,14 +40,11 @@ class StreamSession:
     ) -> None:
         """Prepare; nothing is asked before ``begin``."""
         self.state = State.OPENING
-        self.answered = False
-        """Whether a 200 is out, or must go out with the bytes returned."""
-        self._request = request
         self._policy = policy
         self._budget = budget
         self._course = Course(request, policy, budget, breakers or Breakers())
-        self._journal = Journal(policy.journal_max_bytes, keeps=may_join(request, policy))
-        self._hold = Hold(policy)
+        self._out = Outlet(policy, keeps=may_join(request, policy))
+        self._journal = self._out.journal
         self._ledger = Ledger(self._journal)
         self._outcome: StreamOutcome | None = None
         self._last_end = AttemptEnd()
@@ -61,14 +57,14 @@ class StreamSession:
         return Open(self._course.asked, self._course.target)
 
     @property
+    def answered(self) -> bool:
+        """Whether a 200 is out, or must go out with the bytes returned."""
+        return self._out.answered
+
+    @property
     def settled(self) -> bool:
         """Whether the attempt has nothing more to say, so that reading may stop."""
         return self._attempt.settled
-
-    @property
-    def failed(self) -> bool:
-        """Whether the client was told of a failure."""
-        return self.state is State.FAILED
 
     @property
     def data_events(self) -> int:
@@ -92,7 +88,7 @@ class StreamSession:
 
     def wants_body(self, status: int) -> bool:
         """Say whether the body of an answer with an error status is looked at."""
-        return self.answered or retryable_status(status) or self._course.has_fallback
+        return self._out.answered or retryable_status(status) or self._course.has_fallback
 
     # --- while the attempt runs ---------------------------------------------------------
 
@@ -108,48 +104,30 @@ class StreamSession:
 
     def commit_by_time(self) -> bytes:
         """Stop holding: a 200 goes out now, with the openers that came so far."""
-        self.answered = True
-        if self.state is not State.OPENING:
-            return b""
-        return self._encode(self._hold.give_up_openers())
+        if self.state is State.OPENING:
+            return self._out.commit()
+        self._out.answered = True
+        return b""
 
     def _give(self, events: list[Event]) -> bytes:
-        if not self._attempt.terminal:
-            if self.state is State.STREAMING and not self._hold.selective:
-                return self._encode(events)
-            return b"".join([self._put(event) for event in events])
-        last = events.pop()
-        out = [self._put(event) for event in events]
-        out += [self._flush(), self._journal.give(last)]
-        self._complete()
-        return b"".join(out)
+        attempt = self._attempt
+        if not attempt.terminal and self.state is State.STREAMING and not self._out.hold.selective:
+            return self._out.give(events)
+        last = [events.pop()] if attempt.terminal else []
+        given = [self._put(event) for event in events]
+        if last:
+            given += [self._out.flush(), self._out.give(last)]
+            self._complete()
+        return b"".join(given)
 
     def _put(self, event: Event) -> bytes:
-        hold = self._hold
-        ready = hold.take(event, self._attempt.grammar)
-        if not hold.content:
-            # An opener that lacks its blank line comes at the end, where an attempt may yet follow.
-            if self.answered and self.state is State.OPENING and not self._attempt.closed:
-                ready += hold.give_up_openers()
-            self.answered = self.answered or bool(ready)
-        out = self._encode(ready)
-        if hold.content and ready and self.state is not State.STREAMING:
-            self._commit()
-        return out
-
-    def _commit(self) -> None:
-        self.answered = True
-        self._go(Signal.CONTENT)
-        self._journal.content = True
-        self._course.breaker.answered()
-        self._ledger.recovered("success")
-
-    def _flush(self) -> bytes:
-        self.answered = True
-        return self._encode(self._hold.release())
-
-    def _encode(self, events: list[Event]) -> bytes:
-        return b"".join([self._journal.give(event) for event in events])
+        given = self._out.put(event, self._attempt, opening=self.state is State.OPENING)
+        if given and self._out.hold.content and self.state is not State.STREAMING:
+            self._go(Signal.CONTENT)
+            self._journal.content = True
+            self._course.breaker.answered()
+            self._ledger.recovered("success")
+        return given
 
     def _complete(self) -> None:
         self._go(Signal.TERMINAL)
@@ -190,34 +168,27 @@ class StreamSession:
         return self._decide(fault, end, now, body)
 
     def _complete_unmarked(self) -> bytes:
-        body = self._flush()
         mark = self._attempt.grammar.end_mark()
         if mark is not None:
             self._ledger.repaired("added_done")
-            body += self._journal.give(mark)
+        body = self._out.flush() + self._out.give([mark] if mark else [])
         self._complete()
         return body
 
     def _decide(self, fault: Fault, end: AttemptEnd, now: float, body: bytes) -> Open | Finish:
-        error = self._attempt.grammar.error
-        own = False
+        course, error = self._course, self._attempt.grammar.error
         if fault is Fault.HTTP_STATUS:
             error = read_error(end.body, end.status)
-            own = not retryable_status(end.status)
-        breaker = self._course.breaker
-        breaker.released() if own else breaker.failed(now)
-        first = self._course.cause is None
-        plan = self._course.after(
-            Cause(fault, end, error), self._attempt.grammar, self._journal, now
-        )
+        plan = course.after(Cause(fault, end, error), self._attempt.grammar, self._journal, now)
         self._ledger.recovered("failed")
-        if own and first and plan is None and not self.answered:
+        own = fault is Fault.HTTP_STATUS and not retryable_status(end.status)
+        if own and plan is None and course.ended_by(end) and not self._out.answered:
             # The request's own fault: the upstream's reply is the answer, no incident.
             self._go(Signal.GIVE_UP)
             return Finish(pass_on=True)
         outcome = IncidentOutcome.SURFACED if plan is None else plan.outcome
         self._note(fault, end, self._phase(), outcome)
-        return self._follow(plan, fault) if plan else self._give_up(body)
+        return self._follow(plan) if plan else self._give_up(body)
 
     def _unfit(self, now: float, body: bytes) -> Open | Finish:
         """Go back to what broke the answer: what was to save it says something else."""
@@ -226,35 +197,30 @@ class StreamSession:
         self._ledger.recovered("mismatch")
         plan = self._course.again(self._attempt.grammar, self._journal, now)
         self._ledger.amend(IncidentOutcome.SURFACED if plan is None else plan.outcome)
-        if plan is None or self._course.cause is None:
-            return self._give_up(body)
-        return self._follow(plan, self._course.cause.fault)
+        return self._follow(plan) if plan else self._give_up(body)
 
-    def _follow(self, plan: Plan, fault: Fault) -> Open:
+    def _follow(self, plan: Plan) -> Open:
         self._ledger.planned(plan)
         if not plan.goes_on:
             self._ledger.discard(self._attempt)
         self._go(Signal.SPLICE if self._journal.events else Signal.RESTART)
         # A background response that is left before it runs may stay queued (protocol of the API).
         keep = plan.goes_on and not self._journal.content
-        self._course.follow(plan, fault)
-        self._begin(plan.splice, goes_on=plan.goes_on, document=plan.document)
         course = self._course
+        course.follow(plan)
+        self._begin(plan.splice, goes_on=plan.goes_on, document=plan.document)
         return Open(course.asked, course.target, plan.document, keep, plan.floor_s, plan.spread_s)
 
     def _give_up(self, body: bytes) -> Finish:
         """Tell the client what broke its answer."""
-        course, attempt = self._course, self._attempt
+        attempt = self._attempt
         self._go(Signal.GIVE_UP)
-        if attempt.spliced or (self._hold.content and not self._journal.content):
+        if attempt.spliced or (self._out.hold.content and not self._journal.content):
             self._ledger.discard(attempt)
-        cause = course.cause or Cause(Fault.CLEAN_EOF, self._last_end, None)
-        last = cause.end is self._last_end
-        phase, cap, mismatch = self._phase(), course.cap_s, attempt.mismatch
-        failure = Failure(cause, phase, self.attempts, last, cap, mismatch)
-        if not self.answered:
+        failure = self._course.failure(self._phase(), self._last_end, attempt.mismatch)
+        if not self._out.answered:
             return by_status(failure)
-        body += self._encode(self._hold.openers)  # SDKs want them in front of an error
+        body += self._out.give(self._out.hold.openers)  # SDKs want them in front of an error
         return Finish(body + in_stream(failure, attempt, self._journal).body)
 
     # --- ends that are not the upstream's -----------------------------------------------
@@ -291,15 +257,14 @@ class StreamSession:
         self._course.breaker.released()
         self._ledger.recovered("failed")
         self._go(Signal.GIVE_UP)
-        if self.answered:
-            body = self._encode(self._hold.openers)
+        if self._out.answered:
+            body = self._out.give(self._out.hold.openers)
             return Finish(body + last_words(error, self._attempt, self._journal))
         return Finish(reply=reply_of(error, should_retry=True))
 
     def report(self) -> Report:
         """Return the facts of a stream that is over."""
-        whole = self.state is State.COMPLETE
-        ended = StreamOutcome.COMPLETE if whole else StreamOutcome.FAILED
+        ended = StreamOutcome.COMPLETE if self.state is State.COMPLETE else StreamOutcome.FAILED
         return self._ledger.report(
             self._outcome or ended,
             self._attempt.grammar.usage,
@@ -313,11 +278,10 @@ class StreamSession:
         self, splice: Splice | None = None, *, goes_on: bool = False, document: bool = False
     ) -> None:
         if not goes_on:
-            self._hold.forget(content=self._journal.content)
+            self._out.hold.forget(content=self._journal.content)
         self._attempt = Attempt(self._course.asked, self._policy, self._ledger.repaired, splice)
-        self._ledger.begun(self._hold)
-        if document:
-            self._attempt.document = bytearray()
+        self._attempt.document = bytearray() if document else None
+        self._ledger.begun(self._out.hold)
 
     def _go(self, signal: Signal) -> None:
         self.state = TRANSITIONS[self.state][signal]
@@ -328,5 +292,5 @@ class StreamSession:
         return Phase.BEFORE_CONTENT if self._attempt.head else Phase.BEFORE_HEADERS
 
     def _note(self, fault: Fault, end: AttemptEnd, phase: Phase, outcome: IncidentOutcome) -> None:
-        number = self.attempts
-        self._ledger.note(fault, phase, outcome, end=end, attempt=self._attempt, number=number)
+        attempt, number = self._attempt, self.attempts
+        self._ledger.note(fault, phase, outcome, end=end, attempt=attempt, number=number)

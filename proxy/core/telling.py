@@ -6,42 +6,12 @@ reply where nothing is. Must not know how it came to this.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from proxy.core.attempt import Attempt
 from proxy.core.commands import Finish, http_reply, own_error
-from proxy.core.course import Cause
+from proxy.core.course import Failure
 from proxy.core.errors import UpstreamError, reply_of
-from proxy.core.fault import Fault, Phase
+from proxy.core.fault import Fault
 from proxy.core.journal import Journal
-
-
-@dataclass(frozen=True, slots=True)
-class Failure:
-    """What is told: the cause, how far the answer had come, after how many attempts.
-
-    ``last`` says that the cause is how the last attempt ended, whose answer is at hand;
-    ``cap_s`` is the age at which attempts were cut twice, ``mismatch`` why another answer did
-    not fit.
-    """
-
-    cause: Cause
-    phase: Phase
-    attempts: int
-    last: bool
-    cap_s: float | None
-    mismatch: str
-
-    @property
-    def detail(self) -> str:
-        """What is known beyond the fault's name, in words."""
-        told = [self.cause.end.detail] if self.cause.end.detail else []
-        if self.cap_s is not None:
-            age = f"{self.cap_s:.3g}"
-            told.append(f"cut twice at the same age, {age} s: something limits its lifetime")
-        if self.mismatch:
-            told.append(f"another answer did not fit: {self.mismatch}")
-        return "; ".join(told)
 
 
 def in_stream(failure: Failure, attempt: Attempt, journal: Journal) -> Finish:

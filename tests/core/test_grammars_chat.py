@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -13,6 +14,8 @@ from proxy.core.errors import read_error
 from proxy.core.grammars import grammar_for
 from proxy.core.grammars.base import Kind
 from proxy.core.grammars.chat import ChatGrammar
+from proxy.core.journal import Journal
+from proxy.core.recovery.splice import Identity
 from proxy.core.sse import Event
 
 DEEP = b"[" * 100_000 + b"]" * 100_000
@@ -218,11 +221,20 @@ def test_a_type_error_beside_choices_is_a_chunk() -> None:
 def test_the_error_event_is_one_object_without_a_name() -> None:
     """The contract's shape, which every SDK raises on."""
     error = read_error(b'{"error":{"message":"gone","type":"t","param":"p","code":"c"}}')
-    (event,) = fresh().error_events(error, retryable=False)
     told = {"message": "gone", "type": "t", "param": "p", "code": "c"}
+    (event,) = fresh().error_events(replace(error, transient=False), Journal(1000))
     assert (event.name, json.loads(event.data)) == (b"", {"error": told})
-    (event,) = fresh().error_events(error, retryable=True)
+    (event,) = fresh().error_events(error, Journal(1000))
     assert json.loads(event.data) == {"error": {**told, "retryable": True}}
+
+
+def test_a_passing_error_without_a_code_gets_the_contracts() -> None:
+    """An app can look for one word; a refusal keeps its silence."""
+    error = read_error(b'{"error":{"message":"gone"}}')
+    (event,) = fresh().error_events(error, Journal(1000))
+    assert json.loads(event.data)["error"]["code"] == "stream_incomplete"
+    (event,) = fresh().error_events(replace(error, transient=False), Journal(1000))
+    assert json.loads(event.data)["error"]["code"] is None
 
 
 # --- what the strict decoder refuses ---
@@ -284,17 +296,15 @@ def test_usage_is_the_last_one_seen_as_it_came() -> None:
 # --- joining on to another attempt's openers ---
 
 
-def following(*given: Any, **fields: Any) -> ChatGrammar:
-    """Return a grammar that follows openers which the client has."""
-    grammar = fresh(**fields)
-    grammar.follow([Event(b"", raw(payload)) for payload in given])
-    return grammar
+def following(*given: Any) -> Identity:
+    """Return the splice that follows openers which the client has."""
+    return Identity(fresh().seam([Event(b"", raw(payload)) for payload in given]))
 
 
-def joined(grammar: ChatGrammar, payload: Any) -> Any:
+def joined(splice: Identity, payload: Any) -> Any:
     """Return what is left of a payload after joining."""
-    event = grammar.join(Event(b"", raw(payload)))
-    return event and json.loads(event.data)
+    events = splice.take(Event(b"", raw(payload)))
+    return json.loads(events[0].data) if events else None
 
 
 FIRST = {**chunk(role="assistant", content=""), "system_fingerprint": "fp_1"}
@@ -314,26 +324,36 @@ def test_a_field_that_a_chunk_does_not_have_is_not_added() -> None:
     assert left == {"id": "", "choices": []}
 
 
-def test_the_first_opener_that_has_a_field_decides() -> None:
-    """Later openers may vary it, as they do at Azure."""
-    grammar = following({"id": "a", "choices": []}, {**FIRST, "id": "b"})
-    assert joined(grammar, chunk(content="x"))["id"] == "a"
+def test_the_first_opener_that_says_something_decides() -> None:
+    """Later openers may vary it; Azure's first one has an empty id and model."""
+    behind = following({"id": "a", "choices": []}, {**FIRST, "id": "b"})
+    assert joined(behind, chunk(content="x"))["id"] == "a"
+    behind = following({"id": "", "model": "", "choices": []}, {**FIRST, "id": "b"})
+    left = joined(behind, {**chunk(content="x"), **OTHER})
+    assert (left["id"], left["model"]) == ("b", "m")
+
+
+def test_a_filter_result_that_was_given_is_not_given_twice() -> None:
+    """Azure opens each attempt with one; the first chunk to come may be one as well."""
+    azure = {"id": "", "choices": [], "prompt_filter_results": [{"prompt_index": 0}]}
+    assert joined(following(azure), azure) is None
+    assert joined(following({"choices": []}), azure) == azure
 
 
 def test_a_role_is_taken_out_once_given_and_the_empty_chunk_with_it() -> None:
     """Python would add it up to "assistantassistant"."""
-    grammar = following(FIRST)
-    assert joined(grammar, chunk(role="assistant", content="")) is None
-    assert joined(grammar, chunk(role="assistant", content="Hi")) == chunk(content="Hi")
+    behind = following(FIRST)
+    assert joined(behind, chunk(role="assistant", content="")) is None
+    assert joined(behind, chunk(role="assistant", content="Hi")) == chunk(content="Hi")
     finish = chunk(role="assistant", finish="stop")
-    assert joined(grammar, finish) == chunk(finish="stop")
+    assert joined(behind, finish) == chunk(finish="stop")
 
 
 def test_a_role_of_another_choice_stays() -> None:
     """Roles are given once for each choice."""
-    grammar = following(FIRST, n=2)
-    role = chunk(index=1, role="assistant", content="Hi")
-    assert joined(grammar, role) == role
+    for text in ("Hi", ""):
+        role = chunk(index=1, role="assistant", content=text)
+        assert joined(following(FIRST), role) == role
 
 
 @pytest.mark.parametrize(
@@ -354,7 +374,7 @@ def test_chunks_that_are_not_only_a_role_stay(payload: Any) -> None:
 def test_what_has_no_identity_passes_unchanged(data: bytes) -> None:
     """There is nothing to rewrite, and nothing may be lost."""
     event = Event(b"", data)
-    assert following(FIRST).join(event) == event
+    assert following(FIRST).take(event) == [event]
 
 
 @pytest.mark.parametrize(

@@ -8,10 +8,12 @@ from typing import Any
 import pytest
 from support import ask, lifecycle, raw, spoken
 
-from proxy.core.errors import read_error
+from proxy.core.errors import UpstreamError, read_error
 from proxy.core.grammars import grammar_for
 from proxy.core.grammars.base import Kind
 from proxy.core.grammars.responses import ResponsesGrammar
+from proxy.core.journal import Journal
+from proxy.core.recovery.splice import Identity
 from proxy.core.request import Request
 from proxy.core.sse import Event
 
@@ -36,9 +38,12 @@ def read(grammar: ResponsesGrammar, *payloads: Any) -> Kind:
     return [grammar.read(event(payload)) for payload in payloads][-1]
 
 
-def told(grammar: ResponsesGrammar, *, retryable: bool = False) -> list[Any]:
-    """Return the payloads of the error events."""
-    events = grammar.error_events(ERROR, retryable=retryable)
+def told(grammar: ResponsesGrammar, *given: Any, error: UpstreamError = ERROR) -> list[Any]:
+    """Return the payloads of the error events behind what was given."""
+    journal = Journal(10_000)
+    for payload in given:
+        journal.give(event(payload))
+    events = grammar.error_events(error, journal)
     assert [e.name for e in events] == [b"error", b"response.failed"]
     return [json.loads(e.data) for e in events]
 
@@ -172,8 +177,9 @@ def test_an_error_field_of_a_typed_event_is_no_error() -> None:
 def test_the_error_events_continue_the_sequence_with_the_known_response() -> None:
     """Flat and nested in the first, the original response in the second."""
     grammar = fresh()
-    read(grammar, lifecycle("created", 0, "resp_9", model="m"), spoken(1), spoken(2))
-    first, second = told(grammar, retryable=True)
+    given = (lifecycle("created", 0, "resp_9", model="m"), spoken(1), spoken(2))
+    read(grammar, *given)
+    first, second = told(grammar, *given)
     assert first == {
         "type": "error",
         "sequence_number": 3,
@@ -188,6 +194,13 @@ def test_the_error_events_continue_the_sequence_with_the_known_response() -> Non
     assert second["response"] == {**response, **failure}
 
 
+def test_a_deterministic_error_is_not_called_retryable() -> None:
+    """The same request would fail again."""
+    first, second = told(fresh(), error=read_error(b'{"error":{"code":"invalid_prompt"}}'))
+    assert "retryable" not in first["error"]
+    assert second["response"]["error"]["code"] == "invalid_prompt"
+
+
 def test_an_error_before_any_response_is_told_with_an_empty_one() -> None:
     """There is no id to keep."""
     first, second = told(fresh())
@@ -200,16 +213,15 @@ def test_an_error_event_takes_no_number() -> None:
     """It is not given, so its number is free for ours."""
     grammar = fresh()
     read(grammar, lifecycle("created", 0), {"type": "error", "sequence_number": 1})
-    assert [e["sequence_number"] for e in told(grammar)] == [1, 2]
+    assert [e["sequence_number"] for e in told(grammar, lifecycle("created", 0))] == [1, 2]
 
 
-@pytest.mark.parametrize("number", [None, "7", 1.5])
-def test_events_without_a_number_are_counted(number: Any) -> None:
+def test_events_without_a_number_are_counted() -> None:
     """The form of March 2025 had none."""
-    grammar = fresh()
-    for kind in ("created", "in_progress"):
-        read(grammar, {**lifecycle(kind, 0), "sequence_number": number})
-    assert told(grammar)[0]["sequence_number"] == 2
+    given = [lifecycle(kind, 0) for kind in ("created", "in_progress")]
+    for payload in given:
+        del payload["sequence_number"]
+    assert told(fresh(), *given)[0]["sequence_number"] == 2
 
 
 # --- what the strict decoder refuses ---
@@ -228,7 +240,7 @@ def test_the_second_opinion_sees_type_error_number_and_response() -> None:
     created = b'{"type":"response.created","sequence_number":4,"response":{"id":"r"},"x":NaN}'
     grammar = fresh()
     assert read(grammar, created) is Kind.EVENT
-    first, second = told(grammar)
+    first, second = told(grammar, created)
     assert (first["sequence_number"], second["response"]["id"]) == (5, "r")
     assert read(grammar, b'{"error":{"message":"m"},"x":NaN}') is Kind.ERROR
 
@@ -279,73 +291,127 @@ def test_a_background_run_is_never_started_twice() -> None:
     assert not grammar.may_restart(openers_given=False)
 
 
+@pytest.mark.parametrize(
+    ("item", "harmless"),
+    [
+        ({"type": "message"}, True),
+        ({"type": "reasoning"}, True),
+        ({"type": "function_call"}, True),
+        ({"type": "custom_tool_call"}, True),
+        ({"type": "web_search_call"}, False),
+        ({"type": "vendor.call"}, False),
+        (None, False),
+    ],
+)
+def test_a_tool_that_the_upstream_runs_is_not_run_twice(
+    item: dict[str, str] | None,
+    harmless: bool,  # noqa: FBT001
+) -> None:
+    """It may have had its effect, given or not; what only the app runs has none yet."""
+    grammar = fresh(store=False)
+    read(grammar, {"type": "response.output_item.added", "output_index": 0, "item": item})
+    assert grammar.may_restart(openers_given=False) is harmless
+    assert grammar.may_restart(openers_given=True) is harmless
+
+
+# --- what the response is called ---
+
+
+def test_the_id_is_that_of_the_last_lifecycle_event() -> None:
+    """Nothing is known of it before the first."""
+    grammar = fresh()
+    assert grammar.response_id == ""
+    read(grammar, spoken(0), lifecycle("created", 1, "resp_9"), {"type": "keepalive"})
+    assert grammar.response_id == "resp_9"
+
+
+@pytest.mark.parametrize("response", [5, {}, {"id": 7}, None])
+def test_a_response_without_an_id_has_none(response: Any) -> None:
+    """It cannot be re-attached to."""
+    grammar = fresh()
+    read(grammar, {"type": "response.created", "response": response})
+    assert grammar.response_id == ""
+
+
+def test_the_number_of_the_last_event_is_read_or_counted() -> None:
+    """After it a re-attached stream goes on."""
+    grammar = fresh()
+    assert grammar.sequence == -1
+    read(grammar, lifecycle("created", 0), spoken(4))
+    assert grammar.sequence == 4
+    read(grammar, {"type": "response.output_text.delta", "delta": "x"})
+    assert grammar.sequence == 5
+    behind = grammar_for(Request("GET", "/responses/resp_1?stream=true&starting_after=41"))
+    assert isinstance(behind, ResponsesGrammar)
+    assert behind.sequence == 41
+
+
 # --- joining on to another attempt's openers ---
 
 
-def following(*given: Any) -> ResponsesGrammar:
-    """Return a grammar that follows openers which the client has."""
-    grammar = fresh(store=False)
-    grammar.follow([event(payload) for payload in given])
-    return grammar
+def following(*given: Any) -> Identity:
+    """Return the splice that follows openers which the client has."""
+    return Identity(fresh(store=False).seam([event(payload) for payload in given]))
 
 
-def join(grammar: ResponsesGrammar, payload: Any) -> Any:
-    """Read a payload and return what is left of it after joining."""
-    grammar.read(event(payload))
-    left = grammar.join(event(payload))
-    return left and json.loads(left.data)
+def join(splice: Identity, payload: Any) -> Any:
+    """Return what is left of a payload after joining."""
+    left = splice.take(event(payload))
+    return json.loads(left[0].data) if left else None
 
 
 def test_openers_given_are_dropped_and_the_rest_is_renumbered() -> None:
     """Numbers go on without a gap, with the first response's identity."""
-    grammar = following(lifecycle("created", 0, "resp_1"))
+    behind = following(lifecycle("created", 0, "resp_1"))
     second = {"created_at": 99, "model": "m"}
-    assert join(grammar, lifecycle("created", 0, "resp_2", **second)) is None
-    assert join(grammar, lifecycle("in_progress", 1, "resp_2", **second)) == lifecycle(
+    assert join(behind, lifecycle("created", 0, "resp_2", **second)) is None
+    assert join(behind, lifecycle("in_progress", 1, "resp_2", **second)) == lifecycle(
         "in_progress", 1, "resp_1", created_at=7, model="m"
     )
-    assert join(grammar, spoken(2)) == spoken(2)
-    assert join(grammar, lifecycle("completed", 3, "resp_2")) == lifecycle("completed", 3)
+    assert join(behind, spoken(2)) == spoken(2)
+    assert join(behind, lifecycle("completed", 3, "resp_2")) == lifecycle("completed", 3)
 
 
 def test_numbers_continue_after_all_that_was_given() -> None:
     """The new attempt may number otherwise, or not at all."""
-    grammar = following(
+    behind = following(
         lifecycle("created", 0), lifecycle("queued", 1), lifecycle("in_progress", 2)
     )
-    assert join(grammar, spoken(17))["sequence_number"] == 3
+    assert join(behind, spoken(17))["sequence_number"] == 3
     bare = {"type": "response.output_text.delta", "delta": "x"}
-    assert join(grammar, bare) == bare
-    assert join(grammar, spoken(19))["sequence_number"] == 5
+    assert join(behind, bare) == bare
+    assert join(behind, spoken(19))["sequence_number"] == 5
 
 
-def test_openers_without_numbers_are_counted() -> None:
-    """So that an error behind them has the next number."""
-    openers = [{**lifecycle(kind, 0), "sequence_number": None} for kind in ("created", "queued")]
-    assert told(following(*openers))[0]["sequence_number"] == 2
+@pytest.mark.parametrize("number", [None, "7", 1.5])
+def test_openers_without_numbers_are_counted(number: Any) -> None:
+    """So that what comes behind them has the next number."""
+    openers = [{**lifecycle(kind, 0), "sequence_number": number} for kind in ("created", "queued")]
+    assert join(following(*openers), spoken(9))["sequence_number"] == 2
 
 
 def test_an_error_behind_given_openers_keeps_their_identity() -> None:
     """Whatever the new attempt called itself."""
-    grammar = following(lifecycle("created", 0, "resp_1"))
-    join(grammar, lifecycle("created", 0, "resp_2", created_at=99, model="m"))
-    first, second = told(grammar)
+    grammar = fresh(store=False)
+    read(grammar, lifecycle("created", 0, "resp_2", created_at=99, model="m"))
+    first, second = told(grammar, lifecycle("created", 0, "resp_1"))
     assert (first["sequence_number"], second["sequence_number"]) == (1, 2)
     assert (second["response"]["id"], second["response"]["created_at"]) == ("resp_1", 7)
 
 
 def test_a_given_opener_without_a_response_is_followed() -> None:
-    """A keepalive has a number only."""
-    grammar = following({"type": "keepalive", "sequence_number": 0})
-    assert join(grammar, {"type": "keepalive", "sequence_number": 0}) is None
-    assert join(grammar, lifecycle("created", 0, "resp_2"))["response"]["id"] == "resp_2"
+    """A keepalive has a number only, and as many may come as the upstream likes."""
+    keepalive = {"type": "keepalive", "sequence_number": 0}
+    behind = following(keepalive)
+    assert join(behind, keepalive) == {"type": "keepalive", "sequence_number": 1}
+    assert join(behind, lifecycle("created", 0, "resp_2"))["response"]["id"] == "resp_2"
 
 
 @pytest.mark.parametrize("data", [b"5", b"{}", DEEP])
 def test_what_has_no_identity_passes_unchanged(data: bytes) -> None:
     """There is nothing to rewrite, and nothing may be lost."""
     given = Event(b"x", data)
-    assert following(lifecycle("created", 0)).join(given) == given
+    assert following(lifecycle("created", 0)).take(given) == [given]
 
 
 def test_an_event_of_an_odd_type_is_joined() -> None:
