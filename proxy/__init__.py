@@ -10,7 +10,10 @@
     relay              THE driver: one client request, executes the session's commands
     clocks             when the upstream's patience is up, when the client must hear
     downstream         the client's side: headers once, whole writes, one end
-    upstream, pool     the outgoing side; the one table from exceptions to faults
+    asking             from a command to a request on the wire
+    upstreams          the primary and the others, by name
+    upstream           requests to one base URL; the one table from exceptions to faults
+    clients, pool      the HTTP clients and their connections
     decoding, sniff    bodies compressed unasked, streams that do not call themselves so
     headers, replies   what crosses the proxy in both directions; errors of its own
     edge               what all requests of the process share
@@ -18,20 +21,27 @@
     metrics            the Prometheus collectors
     incidents          the ring of incident records, with masked bytes
     logs               one JSON object a line, or text on a terminal; the last scrub of secrets
-    settings           from flags, environment and file; makes the core's Policy
+    settings           all settings, checked; makes the core's Policy
+    settings_tables    those that are tables: recovery, upstreams, fallbacks
+    settings_load      from flags, environment and file; errors in one line
     demo/              the embedded misbehaving upstream and the demonstration
     core/              pure and synchronous; start at its laws
         sse            bytes -> whole events
         request        what was asked for
-        grammars/      one file an endpoint family, a table GRAMMARS
+        policy         limits and choices
+        grammars/      one file an endpoint family, a table GRAMMARS; where answers are joined
         repairs/       what is mended in place, a table REPAIRS
         attempt        one upstream answer, read and judged
-        recovery/      one file a strategy, a table LADDER
-        budget         the retry budget shared by all streams
+        recovery/      one file a strategy, plan and splice, a table LADDER
+        budget         what all streams share: the retry budget, the circuit breakers
         fault, errors  what can go wrong; what upstreams say of it, what clients must hear
         states         the state table
+        hold           what waits, and until when
         journal        what the client has been given
+        outlet         the way out, through both
+        course         what was tried, of whom; what may be tried next
         ledger         what is counted and reported
+        telling        how a client is told that its answer broke
         commands       what the session tells the edge
         session        the state machine: reads in, commands out
 

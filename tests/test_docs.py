@@ -25,6 +25,7 @@ from proxy import cli
 from proxy.core.commands import own_error
 from proxy.core.fault import AttemptEnd, Fault, Incident, IncidentOutcome, Phase, StreamOutcome
 from proxy.core.grammars import GRAMMARS, grammar_for
+from proxy.core.journal import Journal
 from proxy.core.repairs import REPAIRS, TEXT_REPAIRS
 from proxy.core.request import Request
 from proxy.demo.scenarios import SCENARIOS
@@ -222,7 +223,7 @@ def test_the_readme_quotes_errors_as_they_are() -> None:
     assert own_error(Fault.CLEAN_EOF, "", 6).message in told
     error = own_error(Fault.STALL, "", 6)
     grammar = grammar_for(Request("POST", "/chat/completions"))
-    [event] = grammar.error_events(error, retryable=error.transient)
+    [event] = grammar.error_events(error, Journal(1))
     assert event.encode().decode().strip() in told
 
 
@@ -236,7 +237,7 @@ def test_the_readme_shows_an_incident_as_it_is() -> None:
         *(told["tail_offset"], told["tail"].encode(), ""),
     )
     facts = {key: told[key] for key in ("request_id", "endpoint", "model", "upstream")}
-    shown = IncidentRing("masked").add(incident, facts=facts)
+    shown = IncidentRing("masked").add(incident, facts=facts, attempts=told["attempts"])
     assert list(shown) == list(told)
     assert shown | {"time": 0} == told | {"time": 0}
 

@@ -295,7 +295,8 @@ def check_ending(cut: Stream, expected: Expected, command: Finish, out: bytes) -
 
 def held_bytes(session: StreamSession) -> int:
     """Return how much of the upstream's bytes the session holds back."""
-    waiting = [*session._hold.openers, *session._hold._rest]
+    hold = session._out.hold
+    waiting = [*hold.openers, *hold._rest]
     held = sum(len(event.name) + len(event.data) for event in waiting)
     return held + len(session._attempt._splitter.pending)
 

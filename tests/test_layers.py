@@ -35,6 +35,7 @@ CORE: dict[str, int] = {
     "commands": 4,
     "course": 5,
     "ledger": 5,
+    "outlet": 5,
     "telling": 6,
     "session": 7,
 }
@@ -60,23 +61,23 @@ ABOVE: dict[str, set[str]] = {
     "upstream": {"clients", "core", "settings", "settings_tables"},
     "upstreams": {"clients", "settings", "upstream"},
     # what a request needs
-    "edge": {"core", "incidents", "metrics", "settings", "upstream"},
+    "edge": {"core", "incidents", "metrics", "settings", "upstreams"},
+    "asking": {"core", "edge", "headers", "upstream"},
     "downstream": {"core", "headers", "replies", "upstream"},
     "record": {"core", "edge", "logs", "metrics"},
     "relay": {
-        *("core", "clocks", "decoding", "downstream", "edge", "headers", "logs", "record"),
-        *("replies", "sniff", "upstream"),
+        *("asking", "core", "clocks", "decoding", "downstream", "edge", "headers", "logs"),
+        *("record", "replies", "sniff", "upstream"),
     },
     # the two listeners
-    "api": {"core", "edge", "gate", "metrics", "relay", "replies", "settings", "upstream"},
+    "api": {"core", "edge", "gate", "metrics", "relay", "replies", "settings"},
     "admin": {"core", "edge", "gate", "headers", "incidents", "metrics", "replies"},
     "server": {"core", "logs", "replies"},
     "app": {"admin", "api", "edge", "gate", "logs", "server", "settings", "version"},
     # the commands
     "demo": {"core", "version"},
     "cli": {
-        *("app", "core", "demo", "logs", "settings", "settings_load", "settings_tables"),
-        "version",
+        *("app", "core", "demo", "logs", "settings", "settings_load", "settings_tables", "version"),
     },
     "__main__": {"cli"},
 }

@@ -68,7 +68,10 @@ class Asked:
     """What a request asked for, as far as an answer depends on it.
 
     ``endpoint`` is chat_completions, completions, responses, models or other; ``usage`` says
-    that token counts were asked for; ``reused`` that the connection carried a request before.
+    that token counts were asked for; ``reused`` that the connection carried a request before;
+    ``background`` that a response runs on without its stream. Where such a response is asked
+    for again, ``made`` is the attempt that made it (else 0), and ``after`` the number of the
+    event after which its stream goes on.
     """
 
     endpoint: str = "chat_completions"
@@ -76,6 +79,9 @@ class Asked:
     stream: bool = True
     usage: bool = False
     reused: bool = False
+    background: bool = False
+    made: int = 0
+    after: int = -1
 
 
 Answering: TypeAlias = Callable[[Asked, int], Answer]
@@ -95,6 +101,6 @@ def reply(status: int, value: object, headers: Headers = ()) -> Answer:
 
 def error_reply(status: int, code: str, message: str, headers: Headers = ()) -> Answer:
     """Return an HTTP error in OpenAI's shape."""
-    kind = "invalid_request_error" if status == 404 else "server_error"  # noqa: PLR2004
+    kind = "invalid_request_error" if status in {400, 404} else "server_error"
     error = {"message": message, "type": kind, "param": None, "code": code}
     return reply(status, {"error": error}, headers)

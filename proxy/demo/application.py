@@ -12,6 +12,7 @@ from typing import Any
 
 import openai
 
+from proxy.demo.scenario import FIELDS, Way
 from proxy.demo.seen import Seen
 
 _PROMPT = "How do streams end?"
@@ -47,12 +48,12 @@ class Application:
         """Make a call that leaves a connection alive for the next one."""
         self._client.models.list()
 
-    def ask(self, endpoint: str, model: str) -> Seen:
-        """Ask for one stream, read it to its end, return what was seen."""
+    def ask(self, endpoint: str, model: str, way: Way = "plain") -> Seen:
+        """Ask for one stream in a way, read it to its end, return what was seen."""
         notes = _Notes()
-        read: Callable[[str, _Notes], None] = getattr(self, f"_read_{endpoint}")
+        read: Callable[[dict[str, Any], _Notes], None] = getattr(self, f"_read_{endpoint}")
         try:
-            read(model, notes)
+            read({"model": model, "stream": True, **FIELDS[way]}, notes)
         except Exception as error:  # noqa: BLE001 - whatever an application would meet
             return self._failed(error, notes)
         return Seen(notes.text, notes.finished, frozenset(notes.identities))
@@ -74,11 +75,10 @@ class Application:
             gave_up_s=self._timeout_s if "Timeout" in name else 0.0,
         )
 
-    def _read_chat(self, model: str, notes: _Notes) -> None:
-        stream = self._client.chat.completions.create(
-            model=model, messages=[{"role": "user", "content": _PROMPT}], stream=True
-        )
-        for chunk in stream:
+    def _read_chat(self, fields: dict[str, Any], notes: _Notes) -> None:
+        messages: Any = [{"role": "user", "content": _PROMPT}]
+        chunk: Any
+        for chunk in self._client.chat.completions.create(messages=messages, **fields):
             notes.identities.add(chunk.id)
             for choice in chunk.choices:
                 notes.text += choice.delta.content or ""
@@ -86,9 +86,9 @@ class Application:
                     notes.text += (call.function and call.function.arguments) or ""
                 notes.finished = notes.finished or bool(choice.finish_reason)
 
-    def _read_responses(self, model: str, notes: _Notes) -> None:
+    def _read_responses(self, fields: dict[str, Any], notes: _Notes) -> None:
         event: Any
-        for event in self._client.responses.create(model=model, input=_PROMPT, stream=True):
+        for event in self._client.responses.create(input=_PROMPT, **fields):
             if event.type == "response.output_text.delta":
                 notes.text += event.delta
             notes.finished = notes.finished or event.type == "response.completed"

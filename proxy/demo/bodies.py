@@ -11,8 +11,9 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 from proxy.demo.answers import Asked
 
@@ -22,6 +23,9 @@ TOOL_ARGUMENTS = '{"city":"Lisbon","days":3,"units":"metric","alerts":true}'
 _TOOL_PIECE = 6
 _EPOCH = 1_790_000_000
 _DONE = b"data: [DONE]\n\n"
+_MADE = re.compile(r".*/responses/resp_demo_(.+)_a([0-9]+)")
+
+Split: TypeAlias = Callable[[str], list[str]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,13 +42,15 @@ class Stream:
         return self.opening + self.content + self.closing
 
 
-def stream_for(asked: Asked, attempt: int, text: str = TEXT) -> Stream:
-    """Return the healthy stream of the endpoint that was asked."""
-    if asked.endpoint == "responses":
-        return responses(asked, attempt, text)
-    if asked.endpoint == "completions":
-        return completion(asked, attempt, text)
-    return chat(asked, attempt, text)
+def words(text: str) -> list[str]:
+    """Split a text into words, each with the space before it."""
+    return re.findall(r" ?[^ ]+", text)
+
+
+def stream_for(asked: Asked, attempt: int, text: str = TEXT, split: Split = words) -> Stream:
+    """Return the healthy stream of the endpoint that was asked, a piece of text an event."""
+    made = {"responses": responses, "completions": completion}.get(asked.endpoint, chat)
+    return made(asked, attempt, text, split)
 
 
 def json_for(asked: Asked, attempt: int, text: str = TEXT) -> dict[str, Any]:
@@ -70,6 +76,12 @@ def error_event(asked: Asked, code: str, message: str, kind: str, number: int = 
     return _event({"type": "error", **flat}, "error")
 
 
+def made_by(path: str) -> tuple[str, int]:
+    """Return the model and the attempt that made the background response of a path."""
+    found = _MADE.fullmatch(path)
+    return (found[1], int(found[2])) if found else ("", 0)
+
+
 def payload_of(event: bytes) -> tuple[bytes, bytes]:
     """Split an event of one data line into what stands before its payload, and the payload."""
     head, mark, rest = event.partition(b"data: ")
@@ -79,12 +91,12 @@ def payload_of(event: bytes) -> tuple[bytes, bytes]:
 # --- chat completions and completions -------------------------------------------------------
 
 
-def chat(asked: Asked, attempt: int, text: str = TEXT) -> Stream:
-    """Return a chat completion of one choice, a word an event."""
+def chat(asked: Asked, attempt: int, text: str = TEXT, split: Split = words) -> Stream:
+    """Return a chat completion of one choice."""
     role = {"role": "assistant", "content": "", "refusal": None}
     return Stream(
         opening=(_chat_chunk(asked, attempt, role),),
-        content=tuple(_chat_chunk(asked, attempt, {"content": word}) for word in _words(text)),
+        content=tuple(_chat_chunk(asked, attempt, {"content": word}) for word in split(text)),
         closing=_chat_closing(asked, attempt, "stop", text),
     )
 
@@ -111,15 +123,14 @@ def chat_tool(asked: Asked, attempt: int) -> Stream:
     )
 
 
-def completion(asked: Asked, attempt: int, text: str = TEXT) -> Stream:
+def completion(asked: Asked, attempt: int, text: str = TEXT, split: Split = words) -> Stream:
     """Return a legacy completion: content from the first event on."""
-    words = _words(text)
     closing = [_completion_chunk(asked, attempt, "", "stop")]
     if asked.usage:
         closing.append(_usage_chunk(_completion_head(asked, attempt), text))
     return Stream(
         opening=(),
-        content=tuple(_completion_chunk(asked, attempt, word, None) for word in words),
+        content=tuple(_completion_chunk(asked, attempt, word, None) for word in split(text)),
         closing=(*closing, _DONE),
     )
 
@@ -156,7 +167,7 @@ def _usage_chunk(head: dict[str, Any], text: str) -> bytes:
 
 
 def _chat_usage(text: str) -> dict[str, Any]:
-    given = len(_words(text))
+    given = len(words(text))
     return {"prompt_tokens": 9, "completion_tokens": given, "total_tokens": 9 + given}
 
 
@@ -178,19 +189,22 @@ def _completion_chunk(asked: Asked, attempt: int, text: str, finish: str | None)
 # --- responses ------------------------------------------------------------------------------
 
 
-def responses(asked: Asked, attempt: int, text: str = TEXT) -> Stream:
+def responses(asked: Asked, attempt: int, text: str = TEXT, split: Split = words) -> Stream:
     """Return a response of one message, with sequence numbers from 0."""
     at = {"item_id": f"msg_demo_a{attempt}", "output_index": 0, "content_index": 0}
     start = {"response": _response(asked, attempt, "in_progress", text)}
     end = {"response": _response(asked, attempt, "completed", text)}
     opening = [("response.created", start), ("response.in_progress", start)]
+    if asked.background:
+        queued = {"response": _response(asked, attempt, "queued", text)}
+        opening[:1] = [("response.created", queued), ("response.queued", queued)]
     content: list[tuple[str, dict[str, Any]]] = [
         ("response.output_item.added", {"output_index": 0, "item": _item(attempt, None)}),
         ("response.content_part.added", {**at, "part": _part("")}),
     ]
     content += [
         ("response.output_text.delta", {**at, "delta": word, "logprobs": []})
-        for word in _words(text)
+        for word in split(text)
     ]
     closing: list[tuple[str, dict[str, Any]]] = [
         ("response.output_text.done", {**at, "text": text, "logprobs": []}),
@@ -208,7 +222,9 @@ def responses(asked: Asked, attempt: int, text: str = TEXT) -> Stream:
 
 def _response(asked: Asked, attempt: int, status: str, text: str) -> dict[str, Any]:
     done = status == "completed"
-    given = len(_words(text))
+    # One that runs on can be asked for again, and its id is all that is asked by.
+    maker = f"{asked.model}_" if asked.background else ""
+    given = len(words(text))
     usage = {
         "input_tokens": 9,
         "input_tokens_details": {"cached_tokens": 0},
@@ -217,11 +233,11 @@ def _response(asked: Asked, attempt: int, status: str, text: str) -> dict[str, A
         "total_tokens": 9 + given,
     }
     return {
-        "id": f"resp_demo_a{attempt}",
+        "id": f"resp_demo_{maker}a{attempt}",
         "object": "response",
         "created_at": _EPOCH + attempt,
         "status": status,
-        "background": False,
+        "background": asked.background,
         "error": None,
         "incomplete_details": None,
         "instructions": None,
@@ -258,10 +274,6 @@ def _part(text: str) -> dict[str, Any]:
 
 
 # --- both -----------------------------------------------------------------------------------
-
-
-def _words(text: str) -> list[str]:
-    return re.findall(r" ?[^ ]+", text)
 
 
 def _event(value: dict[str, Any], name: str = "") -> bytes:

@@ -55,7 +55,7 @@ def healthy(asked: Asked, attempt: int) -> Answer:
         return error_reply(404, "unknown_url", "This upstream has no such endpoint.")
     if not asked.stream:
         return reply(200, json_for(asked, attempt))
-    return sse(*stream_for(asked, attempt).events)
+    return sse(*stream_for(asked, attempt).events[asked.after + 1 :])
 
 
 # --- a stream that stops --------------------------------------------------------------------

@@ -26,6 +26,7 @@ _LABEL = re.compile(r'(\w+)="([^"]*)"')
 _COUNTED = {
     "wholestream_streams_total": ("endpoint", "outcome"),
     "wholestream_incomplete_chunks_total": ("endpoint", "fault", "phase", "outcome"),
+    "wholestream_recoveries_total": ("strategy", "result"),
     "wholestream_repairs_total": ("endpoint", "repair"),
 }
 

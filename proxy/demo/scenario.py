@@ -6,7 +6,7 @@ Knows when it happens. Must not know which scenarios there are.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 from proxy.demo.answers import Answer, Answering, Asked
 from proxy.demo.bodies import TEXT
@@ -14,6 +14,15 @@ from proxy.demo.misbehaviour import healthy
 
 Expected: TypeAlias = Literal["complete", "honest error", "upstream error"]
 When: TypeAlias = Literal["always", "first", "reused"]
+Way: TypeAlias = Literal["plain", "cold", "background"]
+
+FIELDS: dict[Way, dict[str, Any]] = {
+    "plain": {},
+    # A response that is kept has an id that an application may use: another is no substitute.
+    "cold": {"temperature": 0, "store": False},
+    "background": {"background": True},
+}
+"""The ways to ask, and what a request says for each of them."""
 
 STREAMED = frozenset({"chat_completions", "completions", "responses"})
 CHATS = frozenset({"chat_completions", "completions"})
@@ -29,7 +38,8 @@ class Scenario:
     after an exact prefix of ``text``, or the ``upstream error`` unchanged.
 
     It happens ``always``, on the ``first`` of every two attempts, or on a ``reused``
-    connection; with ``any_body`` also where no stream was asked for.
+    connection; with ``any_body`` also where no stream was asked for. ``then`` answers where it
+    does not happen. Asked in the way of its ``rescue`` the answer is complete all the same.
     """
 
     name: str
@@ -41,15 +51,23 @@ class Scenario:
     any_body: bool = False
     endpoints: frozenset[str] = STREAMED
     text: str = TEXT
+    then: Answering = healthy
+    rescue: Way = "plain"
 
     def happens(self, asked: Asked, attempt: int) -> bool:
         """Say whether this attempt is answered by misbehaviour."""
-        reached = self.any_body or (asked.stream and asked.endpoint in self.endpoints)
         now = {"always": True, "first": attempt % 2 == 1, "reused": asked.reused}
-        return reached and now[self.when]
+        return self._reaches(asked) and now[self.when]
 
     def answer(self, asked: Asked, attempt: int) -> Answer:
         """Answer one request, as a healthy server would where nothing is to happen."""
         if self.happens(asked, attempt):
             return self.misbehave(asked, attempt)
-        return healthy(asked, attempt)
+        return self.then(asked, attempt) if self._reaches(asked) else healthy(asked, attempt)
+
+    def expects(self, way: Way) -> Expected:
+        """Return what an application sees that asks in a way."""
+        return "complete" if way == self.rescue != "plain" else self.expected
+
+    def _reaches(self, asked: Asked) -> bool:
+        return self.any_body or (asked.stream and asked.endpoint in self.endpoints)

@@ -1,7 +1,7 @@
 """The table of all scenarios. One is asked for as the ``model`` of a request.
 
-To add one: a line in ``scenarios_broken`` or ``scenarios_mended``, and a function in
-``misbehaviour`` if no existing one fits.
+To add one: a line in ``scenarios_broken``, ``scenarios_rescued`` or ``scenarios_mended``, and
+a function in ``misbehaviour`` if no existing one fits.
 """
 
 from __future__ import annotations
@@ -11,22 +11,21 @@ from proxy.demo.misbehaviour import healthy
 from proxy.demo.scenario import Scenario
 from proxy.demo.scenarios_broken import ERRORS, STOPS
 from proxy.demo.scenarios_mended import ENDINGS, FORMS
+from proxy.demo.scenarios_rescued import RESCUED
 
 __all__ = ["SCENARIOS", "Scenario", "answer_for"]
 
 SCENARIOS: dict[str, Scenario] = {
-    scenario.name: scenario for scenario in (*FORMS, *STOPS, *ERRORS, *ENDINGS)
+    scenario.name: scenario for scenario in (*FORMS, *STOPS, *ERRORS, *RESCUED, *ENDINGS)
 }
 
 
 def answer_for(asked: Asked, attempt: int) -> Answer:
     """Answer by the scenario that the model names, or else as a healthy server would."""
     scenario = SCENARIOS.get(asked.model)
-    if scenario is not None and scenario.happens(asked, attempt):
-        return scenario.misbehave(asked, attempt)
-    if asked.endpoint == "models":
+    if asked.endpoint == "models" and not (scenario and scenario.happens(asked, attempt)):
         return _models()
-    return healthy(asked, attempt)
+    return scenario.answer(asked, attempt) if scenario else healthy(asked, attempt)
 
 
 def _models() -> Answer:

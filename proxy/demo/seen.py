@@ -9,7 +9,7 @@ import enum
 from dataclasses import dataclass
 
 from proxy.demo.answers import Asked
-from proxy.demo.scenario import Scenario
+from proxy.demo.scenario import Scenario, Way
 
 
 class Ending(enum.Enum):
@@ -68,17 +68,18 @@ def tell(seen: Seen, scenario: Scenario) -> Verdict:
     return Verdict(f"{how}, LOOKS WHOLE", Ending.SILENT)
 
 
-def judge(seen: Seen, scenario: Scenario) -> str:
+def judge(seen: Seen, scenario: Scenario, way: Way = "plain") -> str:
     """Return what is wrong with a call through the proxy, or nothing."""
     if len(seen.identities) > 1:
         return f"identities of several attempts: {', '.join(sorted(seen.identities))}"
     if not scenario.text.startswith(seen.text):
         return f"the text is no prefix of the whole one: {seen.text!r}"
     told = tell(seen, scenario)
-    wanted = Ending.COMPLETE if scenario.expected == "complete" else Ending.HONEST
+    expected = scenario.expects(way)
+    wanted = Ending.COMPLETE if expected == "complete" else Ending.HONEST
     if told.ending is not wanted:
-        return f"{told.words} instead of {scenario.expected}"
-    if scenario.expected == "upstream error":
+        return f"{told.words} instead of {expected}"
+    if expected == "upstream error":
         status = scenario.misbehave(Asked(model=scenario.name), 1).status
         return "" if seen.status == status else f"HTTP {seen.status} instead of {status}"
     return ""

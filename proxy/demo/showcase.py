@@ -20,7 +20,8 @@ from typing import TYPE_CHECKING
 
 from proxy.demo import render
 from proxy.demo.child import Child, ChildError, running
-from proxy.demo.scenarios import SCENARIOS, Scenario
+from proxy.demo.scenario import Scenario, Way
+from proxy.demo.scenarios import SCENARIOS
 from proxy.demo.seen import Seen, Verdict, judge, tell
 from proxy.demo.upstream import MisbehavingUpstream
 
@@ -45,10 +46,14 @@ FLAGS = (
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One line of the demonstration; ``warm`` needs a connection that was used before."""
+    """One line of the demonstration.
+
+    ``way`` is how it is asked; ``warm`` needs a connection that was used before.
+    """
 
     name: str
     endpoint: str = "chat"
+    way: Way = "plain"
     warm: bool = False
 
     @property
@@ -56,6 +61,17 @@ class Row:
         """The scenario shown."""
         return SCENARIOS[self.name]
 
+    @property
+    def group(self) -> str:
+        """What the row has in common with its neighbours."""
+        return self.endpoint + WAYS[self.way]
+
+
+WAYS: dict[Way, str] = {
+    "plain": "",
+    "cold": ", with temperature 0",
+    "background": ", in the background",
+}
 
 ROWS = (
     Row("ws-ok"),
@@ -79,10 +95,19 @@ ROWS = (
     Row("ws-missing-blank-line"),
     Row("ws-dataless-event"),
     Row("ws-bad-utf8"),
+    Row("ws-cut-mid-answer-once"),
+    Row("ws-cut-mid-answer-once", way="cold"),
+    Row("ws-reset-mid-answer-once", way="cold"),
+    Row("ws-stall-mid-answer-once", way="cold"),
+    Row("ws-error-mid-answer-once", way="cold"),
+    Row("ws-other-words-once", way="cold"),
     Row("ws-clean-eof", "responses"),
     Row("ws-empty-200-once", "responses"),
     Row("ws-retry-field", "responses"),
     Row("ws-missing-last-blank-line", "responses"),
+    Row("ws-reset-mid-answer-once", "responses", way="cold"),
+    Row("ws-background-cut-once", "responses", way="background"),
+    Row("ws-background-window-closed", "responses", way="background"),
 )
 
 
@@ -164,16 +189,16 @@ async def _show_rows(
         render.say(line)
     problems: list[str] = []
     columns: tuple[list[Verdict], list[Verdict]] = ([], [])
-    endpoint = ""
+    group = ""
     for row in ROWS:
-        if row.endpoint != endpoint:
-            endpoint = row.endpoint
-            render.say(render.dim(endpoint))
+        if row.group != group:
+            group = row.group
+            render.say(render.dim(group))
         without = tell(await _play(row, upstream, direct), row.scenario)
         seen = await _play(row, upstream, proxied)
-        problem = judge(seen, row.scenario)
+        problem = judge(seen, row.scenario, row.way)
         if problem:
-            problems.append(f"{row.endpoint} {row.name}: {problem}")
+            problems.append(f"{row.group}, {row.name}: {problem}")
         through = tell(seen, row.scenario)
         render.say(render.row(row.name, without, through))
         columns[0].append(without)
@@ -188,7 +213,7 @@ async def _play(row: Row, upstream: MisbehavingUpstream, application: Applicatio
     upstream.rewind(row.name)
     if row.warm:
         await asyncio.to_thread(application.warm_up)
-    return await asyncio.to_thread(application.ask, row.endpoint, row.name)
+    return await asyncio.to_thread(application.ask, row.endpoint, row.name, row.way)
 
 
 async def _serve() -> int:
@@ -202,9 +227,8 @@ async def _serve() -> int:
             for row in itertools.cycle(ROWS):
                 told = tell(await _play(row, upstream, application), row.scenario)
                 now = time.strftime("%H:%M:%S")
-                render.say(
-                    f"{render.dim(now)}  {row.endpoint:<9}  {row.name:<32}  {render.verdict(told)}"
-                )
+                asked = f"{row.endpoint:<9}  {row.way:<10}  {row.name:<32}"
+                render.say(f"{render.dim(now)}  {asked}  {render.verdict(told)}")
                 await asyncio.sleep(1)
     return 0
 

@@ -23,6 +23,7 @@ from types import TracebackType
 from typing import Self
 
 from proxy.demo.answers import Answer, Answering, Asked
+from proxy.demo.bodies import made_by
 from proxy.demo.scenarios import answer_for
 from proxy.demo.wire import HEAD_BYTES, Received, read_request, send
 
@@ -47,7 +48,8 @@ class Connection:
 class MisbehavingUpstream:
     """An OpenAI-compatible server on 127.0.0.1 that answers as its scenarios say.
 
-    The scenario is the ``model`` of the JSON body, or of the query where there is no body.
+    The scenario is the ``model`` of the JSON body, or of the query where there is no body. A
+    background response is asked for again by its id, and is that of the attempt that made it.
     ``requests`` and ``connections`` hold all there were, in order of arrival.
     """
 
@@ -183,22 +185,28 @@ class MisbehavingUpstream:
             writer.close()
 
     def _choose(self, request: Received, *, reused: bool) -> Answer:
-        asked = _asked(request, reused=reused)
-        answer = self._scripts.get(request.model, answer_for)(asked, request.attempt)
+        asked = asked_by(request, reused=reused)
+        attempt = asked.made or request.attempt
+        answer = self._scripts.get(asked.model, answer_for)(asked, attempt)
         if request.method == "HEAD":
             return replace(answer, framing="length", length=answer.size, pieces=())
         return answer
 
 
-def _asked(request: Received, *, reused: bool) -> Asked:
+def asked_by(request: Received, *, reused: bool = False) -> Asked:
+    """Return what a request asks for."""
     fields, path = request.fields, request.path.rstrip("/")
     options = fields.get("stream_options")
+    model, made = made_by(path)
     return Asked(
         endpoint=_endpoint_of(path),
-        model=request.model,
+        model=model or request.model,
         stream=fields.get("stream") in (True, "true"),
         usage=isinstance(options, dict) and options.get("include_usage") is True,
         reused=reused,
+        background=fields.get("background") is True or bool(made),
+        made=made,
+        after=int(fields.get("starting_after", -1)) if made else -1,
     )
 
 

@@ -374,9 +374,7 @@ def test_openers_given_are_dropped_and_the_rest_is_renumbered() -> None:
 
 def test_numbers_continue_after_all_that_was_given() -> None:
     """The new attempt may number otherwise, or not at all."""
-    behind = following(
-        lifecycle("created", 0), lifecycle("queued", 1), lifecycle("in_progress", 2)
-    )
+    behind = following(lifecycle("created", 0), lifecycle("queued", 1), lifecycle("in_progress", 2))
     assert join(behind, spoken(17))["sequence_number"] == 3
     bare = {"type": "response.output_text.delta", "delta": "x"}
     assert join(behind, bare) == bare

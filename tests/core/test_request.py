@@ -99,6 +99,77 @@ def test_a_body_that_cannot_be_read_asks_for_nothing(body: bytes | None) -> None
     assert request.choices == 1
 
 
+@pytest.mark.parametrize(
+    ("body", "same"),
+    [
+        (b'{"temperature":0}', True),
+        (b'{"temperature":0.0}', True),
+        (b'{"temperature":-0.0}', True),
+        (b'{"temperature":0.1}', False),
+        (b'{"temperature":null}', False),
+        (b'{"temperature":false}', False),
+        (b'{"temperature":"0"}', False),
+        (b'{"temperature":NaN}', False),
+        (b'{"seed":0}', True),
+        (b'{"seed":7,"temperature":1}', True),
+        (b'{"seed":true}', False),
+        (b'{"seed":null}', False),
+        (b'{"seed":"7"}', False),
+        (b'{"seed":7.5}', False),
+        (b"{}", False),
+        (b"[0]", False),
+        (b"", False),
+    ],
+)
+def test_the_same_answer_is_asked_for_by_temperature_zero_or_a_seed(
+    body: bytes,
+    same: bool,  # noqa: FBT001
+) -> None:
+    """Only what a server would take as such counts."""
+    assert post(body).deterministic is same
+
+
+# --- other requests made of one ---
+
+
+@pytest.mark.parametrize("body", [b"", b"{", b"[1]", b"5", b"\xff", b"[" * 100_000, None])
+def test_what_is_no_object_has_no_fields(body: bytes | None) -> None:
+    """Nothing can be changed in it."""
+    assert post(body).json == {}
+    assert post(body).asking("m-2") == post(body)
+
+
+def test_the_whole_body_can_be_read() -> None:
+    """Fields that the proxy has no name for included."""
+    assert post(b'{"model":"m","x":{"y":[1]}}').json == {"model": "m", "x": {"y": [1]}}
+
+
+def test_another_model_is_asked_with_everything_else_as_it_was() -> None:
+    """Fields keep their order, and the request its target, method and wish."""
+    request = Request("POST", "/chat/completions?a=b", b'{"x":1,"model":"m","y":"\xc3\xa9"}')
+    other = request.asking("m-2")
+    assert list(other.json.items()) == [("x", 1), ("model", "m-2"), ("y", "é")]
+    assert (other.method, other.target, other.recovery) == ("POST", "/chat/completions?a=b", True)
+    assert request.model == "m"
+    assert other.model == "m-2"
+
+
+@pytest.mark.parametrize("model", ["", "m"])
+def test_a_target_that_takes_the_same_model_gets_the_same_bytes(model: str) -> None:
+    """White space and all: nothing is encoded anew."""
+    request = post(b'{ "model" : "m" }')
+    assert request.asking(model) is request
+
+
+def test_another_body_is_compact_and_drops_what_was_known_of_the_old_one() -> None:
+    """Cached fields are those of the new body."""
+    request = Request("POST", "/x", b'{"stream":true}', recovery=False)
+    assert request.asks_stream
+    other = request.saying({"stream": False, "a": ["é"]})
+    assert other == Request("POST", "/x", b'{"stream":false,"a":["\\u00e9"]}', recovery=False)
+    assert not other.asks_stream
+
+
 def test_only_an_upload_cannot_be_repeated() -> None:
     """It streams through and is not kept; known before the first attempt."""
     assert not post(None).replayable

@@ -35,6 +35,7 @@ from proxy.core.errors import UpstreamError
 from proxy.core.fault import AttemptEnd, Fault, IncidentOutcome, Phase, StreamOutcome
 from proxy.core.policy import Target
 from proxy.core.request import Request
+from proxy.core.states import State
 
 # --- honest endings after content ---
 
@@ -355,7 +356,7 @@ def test_a_client_that_leaves_is_no_failure() -> None:
     session.abandon()
     report = session.report()
     assert (report.outcome, report.incidents) == (StreamOutcome.CLIENT_CLOSED, ())
-    assert not session.failed
+    assert session.state is not State.FAILED
 
 
 def test_a_client_that_leaves_after_the_end_changes_nothing() -> None:
@@ -371,7 +372,7 @@ def test_an_abort_before_the_commit_is_a_status_worth_a_retry() -> None:
     session = start()
     feed(session, sse(ROLE))
     end = session.abort(shutdown_error())
-    assert session.failed
+    assert session.state is State.FAILED
     assert end.reply is not None
     assert (end.reply.status, end.reply.should_retry, end.reply.retry_after_s) == (503, True, 1)
     assert told(end)["code"] == "overloaded"

@@ -130,7 +130,7 @@ def test_any_course_of_attempts_adds_up(
     check(session, out)
     if name.startswith("responses"):
         events = payloads(out)
-        if not (session._request.background and limits["hold"] == "all"):
+        if not (ask_for(name).background and limits["hold"] == "all"):
             assert [event["sequence_number"] for event in events] == list(range(len(events)))
         assert len({event["response"]["id"] for event in events if "response" in event}) <= 1
 
@@ -186,8 +186,10 @@ _reads = st.lists(st.lists(st.sampled_from(_PIECES), max_size=4).map(b"".join), 
     fields=st.fixed_dictionaries(
         {"store": st.booleans()},
         optional={
-            **{"n": st.just(2), "temperature": st.sampled_from([0, 0.5])},
-            **{"background": st.booleans(), "messages": st.just([{"role": "user"}])},
+            "n": st.just(2),
+            "temperature": st.sampled_from([0, 0.5]),
+            "background": st.booleans(),
+            "messages": st.just([{"role": "user"}]),
         },
     ),
     limits=st.fixed_dictionaries(

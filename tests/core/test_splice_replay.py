@@ -8,6 +8,7 @@ from __future__ import annotations
 import itertools
 import random
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from splices import (
@@ -20,7 +21,6 @@ from splices import (
     Run,
     again,
     broken,
-    called,
     encode,
     function,
     lengths,
@@ -30,10 +30,13 @@ from splices import (
     said,
     twisted,
 )
-from support import CLEAN, CUT, DONE, RESET, ask, chunk, sse
+from support import CLEAN, CUT, DONE, RESET, ask, sse
 
+from proxy.core.budget import RetryBudget
+from proxy.core.commands import Finish, Open
 from proxy.core.fault import AttemptEnd, Fault
 from proxy.core.policy import Policy
+from proxy.core.session import StreamSession
 
 DEFAULT = Policy(backoff_base_s=0.0)
 ENDS = (RESET, CUT, CLEAN)
@@ -118,32 +121,31 @@ def test_the_borders_of_reads_do_not_matter(answer: Answer, feed: str) -> None:
 def test_a_second_cut_at_any_byte_is_joined_as_well(answer: Answer, spelling: str) -> None:
     """The second attempt breaks too, anywhere; the third has the identity of the first."""
     first = sampled(open_offsets(answer), 4, seed=len(spelling))
-    second = Answer(answer.request, answer.payloads)
     body = again(answer, spelling, "x")
-    limit = body.rindex(b"\n\n", 0, body.rindex(b"\n\n"))
+    limit = body.rindex(b"\n\n", 0, -2)  # where its last event begins
     for number, inner in enumerate(sampled(list(range(limit)), 30, seed=1)):
+        if has_finished(answer, body[:inner]):
+            continue
         offset = first[number % len(first)]
         ways = [broken(answer.body, offset), broken(body, inner, ENDS[number % 2])]
-        if is_over(second, _whole_of(body, inner, answer)):
-            continue
-        made = run(answer.request, ALWAYS, *ways, again(answer, SPELLINGS[number % 3], "yy"))
+        # A token that lies across a seam has no place: its probability cannot be told.
+        last = "letters" if "log" in answer.body.decode() else SPELLINGS[number % 3]
+        made = run(answer.request, ALWAYS, *ways, again(answer, last, "yy"))
         check(answer, made, events=answer.events(offset))
         assert len(made.facts) == 2
 
 
-def _whole_of(body: bytes, inner: int, answer: Answer) -> int:
-    """Say how far a spelled answer has come, in events of the original: all, or none."""
-    left = body[inner:]
-    ends = left.count(b'"finish_reason":"') if "choices" in answer.payloads[0] else 1
-    inside = body[:inner].rpartition(b"\n\n")[2]
-    return 0 if ends or b'"finish_reason":"' in inside else len(answer.ends)
+def has_finished(answer: Answer, body: bytes) -> bool:
+    """Say whether a part of a chat stream has every finish reason."""
+    whole, _, _ = body.rpartition(b"\n\n")
+    return whole.count(b'"finish_reason":"') == answer.request.choices
 
 
 # --- another answer ---
 
 
 def places(answer: Answer) -> Iterator[tuple[int, tuple[object, ...], int, bool]]:
-    """Return each cut between events, and each character: was it given before the cut?"""
+    """Return each cut between events, each character, and whether it was given before the cut."""
     last = min(answer.finished, len(answer.ends))
     for events in range(answer.content, last):
         given = lengths(answer.payloads[:events])
@@ -194,14 +196,26 @@ def check_unfit(answer: Answer, made: Run, events: int) -> None:
 @pytest.mark.parametrize("answer", ANSWERS.values(), ids=ANSWERS)
 def test_an_answer_that_ends_before_the_seam_does_not_fit(answer: Answer) -> None:
     """A shorter answer is another answer, with its end mark or without."""
-    if "choices" not in answer.payloads[0] or answer.request.choices > 1:
-        return
+    if answer.request.choices > 1 or "choices" not in answer.payloads[0]:
+        return  # they have tests of their own
     last = answer.payloads[answer.finished - 1]
     for events in range(answer.content, answer.finished):
         short = [*answer.payloads[: events - 1], last]
         for body in (encode(short), encode(short).removesuffix(DONE)):
             cut = broken(answer.body, answer.ends[events - 1])
             check_unfit(answer, run(answer.request, ALWAYS, cut, body), events)
+
+
+def test_a_response_that_ends_before_the_seam_does_not_fit() -> None:
+    """Nothing of the shorter one is given, in the error's response object neither."""
+    for name, item in (("text", message(0, "Calm ")), ("function", function(0, '{"'))):
+        answer = ANSWERS[f"responses {name}"]
+        short = again(Answer(answer.request, response(item)), "same")
+        for events in range(6, len(answer.ends)):
+            made = run(answer.request, ALWAYS, broken(answer.body, answer.ends[events - 1]), short)
+            check_unfit(answer, made, events)
+            assert b"msg_0x" not in made.out
+            assert b"fc_0x" not in made.out
 
 
 TWINS = ANSWERS["two choices"]
@@ -248,7 +262,7 @@ def test_by_default_nothing_is_repeated_after_content() -> None:
 
 
 @pytest.mark.parametrize("fields", [{"temperature": 0}, {"temperature": 0.0}, {"seed": 7}])
-def test_a_deterministic_request_is_repeated_by_default(fields: dict[str, float]) -> None:
+def test_a_deterministic_request_is_repeated_by_default(fields: dict[str, Any]) -> None:
     """The client itself asked for the same answer each time."""
     text = Answer(ask(**fields), ANSWERS["text"].payloads)
     made = run(text.request, DEFAULT, broken(text.body, text.ends[2]), again(text))
@@ -256,7 +270,7 @@ def test_a_deterministic_request_is_repeated_by_default(fields: dict[str, float]
 
 
 @pytest.mark.parametrize("fields", [{"temperature": 0.1}, {"temperature": False}, {"seed": None}])
-def test_a_request_that_is_not_deterministic_is_not(fields: dict[str, object]) -> None:
+def test_a_request_that_is_not_deterministic_is_not(fields: dict[str, Any]) -> None:
     """Neither a low temperature nor an empty seed promises anything."""
     text = ANSWERS["text"]
     made = run(ask(**fields), DEFAULT, broken(text.body, text.ends[2]))
@@ -268,8 +282,11 @@ def test_the_client_and_the_policy_may_forbid_it(answer: Answer) -> None:
     """Neither a client that said off, nor ``replay = never``, is asked twice."""
     cut = broken(answer.body, answer.ends[answer.content - 1])
     cold = {**answer.request.json, "temperature": 0}
-    off = ask(answer.request.path.rpartition("/chat")[2].strip("/"), recovery=False, **cold) \
-        if answer.request.path != "/chat/completions" else ask(recovery=False, **cold)
+    off = (
+        ask(answer.request.path.rpartition("/chat")[2].strip("/"), recovery=False, **cold)
+        if answer.request.path != "/chat/completions"
+        else ask(recovery=False, **cold)
+    )
     for made in (
         run(off, ALWAYS, cut),
         run(answer.request.saying(cold), Policy(replay="never"), cut),
@@ -278,7 +295,7 @@ def test_the_client_and_the_policy_may_forbid_it(answer: Answer) -> None:
 
 
 @pytest.mark.parametrize("fields", [{}, {"store": True}, {"store": None}])
-def test_a_response_that_the_upstream_keeps_is_never_replaced(fields: dict[str, object]) -> None:
+def test_a_response_that_the_upstream_keeps_is_never_replaced(fields: dict[str, Any]) -> None:
     """The app may use the id it was given."""
     for name in ("responses text", "responses function", "responses items"):
         answer = ANSWERS[name]
@@ -356,10 +373,6 @@ def test_openers_that_the_clock_gave_keep_their_identity() -> None:
 
 def run_late(answer: Answer) -> Run:
     """Cut behind an opener that the clock has given."""
-    from proxy.core.budget import RetryBudget
-    from proxy.core.commands import Finish, Open
-    from proxy.core.session import StreamSession
-
     session = StreamSession(answer.request, ALWAYS, RetryBudget(0.2, 9.0))
     session.begin(0.0)
     session.receive_head()

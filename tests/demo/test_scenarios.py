@@ -7,15 +7,10 @@ import json
 from dataclasses import replace
 
 import pytest
-from rawclient import PATHS, Client, connected, on_the_wire
+from rawclient import Client, connected, on_the_wire
+from throughcore import through_the_core
 
-from proxy.core.budget import RetryBudget
-from proxy.core.commands import Finish, Report
-from proxy.core.fault import AttemptEnd, Fault
-from proxy.core.policy import Policy
-from proxy.core.request import Request
-from proxy.core.session import StreamSession
-from proxy.demo.answers import Answer, Asked, Pause, Raw
+from proxy.demo.answers import Answer, Asked, Pause
 from proxy.demo.bodies import TEXT, TOOL_ARGUMENTS
 from proxy.demo.scenarios import SCENARIOS, Scenario
 from proxy.demo.upstream import MisbehavingUpstream
@@ -123,73 +118,16 @@ def _bare(answer: Answer) -> Answer:
 @pytest.mark.parametrize(("scenario", "endpoint"), IN_THE_CORE)
 def test_the_core_sees_the_fault_that_a_scenario_shows(scenario: Scenario, endpoint: str) -> None:
     """The table's fault is the one that is counted, and the outcome is the one expected."""
-    body, finish, report = _through_the_core(scenario, endpoint)
+    played = through_the_core(scenario, endpoint)
+    report = played.report
     counted = {incident.fault.value for incident in report.incidents} | set(report.repairs)
     # A fault after the terminal event may go unseen: nobody reads that far.
     late = scenario.expected == "complete" and scenario.when == "always"
     assert scenario.fault in counted or not scenario.fault or (late and not counted)
     assert (report.outcome.value in {"complete", "recovered"}) == (scenario.expected == "complete")
-    assert finish.pass_on == (scenario.expected == "upstream error")
-    text = _text_of(body, endpoint)
+    assert played.finish.pass_on == (scenario.expected == "upstream error")
+    text = played.text
     assert text == scenario.text if scenario.expected == "complete" else text in scenario.text
-
-
-def _through_the_core(scenario: Scenario, endpoint: str) -> tuple[bytes, Finish, Report]:
-    body = json.dumps({"model": scenario.name, "stream": True}).encode()
-    target = PATHS[endpoint].removeprefix("/v1")
-    policy = Policy(max_event_bytes=65_536)
-    session = StreamSession(Request("POST", target, body), policy, RetryBudget(0.2, 1))
-    given = b""
-    while True:
-        reused = session.attempts == 1
-        asked = Asked(endpoint, scenario.name, reused=reused)
-        answer = scenario.answer(asked, session.attempts)
-        if answer.status == 200:
-            session.receive_head()
-            for piece in answer.pieces:
-                given += session.receive_data(_data_of(piece))
-        finish = session.receive_end(_end_of(answer, session, stale=reused), 0.0)
-        if isinstance(finish, Finish):
-            return given + finish.body, finish, session.report()
-
-
-def _data_of(piece: bytes | Pause | Raw) -> bytes:
-    if isinstance(piece, Raw):
-        return piece.data.partition(b"\r\n")[2]
-    return piece if isinstance(piece, bytes) else b""
-
-
-def _end_of(answer: Answer, session: StreamSession, *, stale: bool) -> AttemptEnd:
-    if answer.status not in {0, 200}:
-        after = dict(answer.headers).get("Retry-After")
-        body = on_the_wire(answer)
-        return AttemptEnd(
-            Fault.HTTP_STATUS,
-            status=answer.status,
-            body=body,
-            retry_after_s=float(after) if after else None,
-        )
-    silence = Fault.STALL if session.data_events else Fault.FIRST_EVENT_TIMEOUT
-    cut = Fault.CUT_BETWEEN_EVENTS if answer.status else Fault.RESET
-    faults = {"clean": None, "fin": cut, "reset": Fault.RESET, "hold": silence}
-    fault = None if answer.framing == "close" or session.settled else faults[answer.end]
-    return AttemptEnd(fault, stale=stale and not answer.status)
-
-
-def _text_of(body: bytes, endpoint: str) -> str:
-    text = ""
-    for block in body.split(b"\n\n"):
-        data = block.partition(b"data: ")[2]
-        if not data.startswith(b"{"):
-            continue
-        event = json.loads(data)
-        if endpoint == "responses":
-            text += event.get("delta", "")
-        for choice in event.get("choices", ()):
-            delta = choice.get("delta", {})
-            text += choice.get("text") or delta.get("content") or ""
-            text += "".join(call["function"]["arguments"] for call in delta.get("tool_calls", ()))
-    return text
 
 
 def test_the_text_of_the_tool_call_is_json() -> None:

@@ -62,7 +62,7 @@ class Grammar(abc.ABC):
         """Whether strict clients understand the error event in the upstream's own form."""
         self.usage = b""
         """The last raw ``usage`` object seen, or nothing."""
-        self.open_calls: set[object] = set()
+        self.open_calls: set[int] = set()
         """Tool calls that began and are not complete, as far as ``in_call`` was asked."""
 
     @abc.abstractmethod

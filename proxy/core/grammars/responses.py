@@ -28,6 +28,7 @@ from proxy.core.grammars.responses_seam import (
     OPENERS,
     PLAIN_ITEMS,
     ResponsesSeam,
+    output_of,
     type_of,
 )
 from proxy.core.grammars.seam import Seam
@@ -92,7 +93,7 @@ class ResponsesGrammar(Grammar):
         self.sequence = self.sequence + 1 if number is None else max(self.sequence, number)
         if name == ADDED:
             item = _loads(data).get("item")
-            kind = item.get("type") if isinstance(item, dict) else None
+            kind = type_of(item) if isinstance(item, dict) else ""
             self._effects = self._effects or kind not in PLAIN_ITEMS
         return self._read_lifecycle(name, data) if name in _LIFECYCLE else Kind.EVENT
 
@@ -132,13 +133,17 @@ class ResponsesGrammar(Grammar):
         (zyycn/codex-proxy-rs#90). The numbers go on after the last one given.
         """
         last = journal.last
-        given = _loads(last.data).get("sequence_number", journal.events - 1) if last else -1
+        given = _loads(last.data).get("sequence_number") if last else None
+        given = given if isinstance(given, int) else journal.events - 1
         number = max(given, self.request.starting_after) + 1
         told = error_object(error)
         flat = {"code": told["code"], "message": error.message, "param": error.param}
         first = {"type": "error", "sequence_number": number, **flat, "error": told}
-        response = _loads(self._response) or {"id": "", "object": "response", "output": []}
-        response.update(ResponsesSeam(journal.given[:1]).identity)
+        # As it was given first: what an attempt that did not fit said of it is not to be told.
+        opened = _loads(journal.given[0].data).get("response") if journal.given else None
+        response = opened if isinstance(opened, dict) else _loads(self._response)
+        response = {"id": "", "object": "response", **response, "output": []}
+        response.pop("usage", None)
         response["status"] = "failed"
         response["error"] = {"code": error.code or "server_error", "message": error.message}
         failed = {
@@ -165,11 +170,11 @@ class ResponsesGrammar(Grammar):
             return False
         found = _loads(event.data)
         item = found.get("item")
-        if type_of(found) == ADDED and isinstance(item, dict) and item.get("type") in _CALLS:
-            self.open_calls.add(found.get("output_index"))
+        if type_of(found) == ADDED and isinstance(item, dict) and type_of(item) in _CALLS:
+            self.open_calls.add(output_of(found))
         inside = bool(self.open_calls)
         if type_of(found) == "response.output_item.done":
-            self.open_calls.discard(found.get("output_index"))
+            self.open_calls.discard(output_of(found))
         return inside
 
     def seam(self, given: list[Event]) -> Seam:

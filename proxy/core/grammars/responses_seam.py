@@ -41,7 +41,7 @@ class ResponsesSeam(Seam):
     def __init__(self, given: list[Event]) -> None:
         """Take apart what was given; the counting goes on after its last number."""
         self.identity: dict[str, Any] = {}
-        self.items: dict[object, dict[str, Any]] = {}
+        self.items: dict[int, dict[str, Any]] = {}
         """The ids given, by output index."""
         self.number = -1
         self._openers: set[str] = set()
@@ -55,14 +55,14 @@ class ResponsesSeam(Seam):
         if not isinstance(delta, str) or not delta:
             return []
         base = type_of(found).removesuffix(".delta")
-        slot: Slot = (_output(found), base, *(_number(found.get(part)) for part in _PARTS))
+        slot: Slot = (output_of(found), base, *(_number(found.get(part)) for part in _PARTS))
         return [Piece(slot, delta, found, "delta", found)]
 
     def marks_of(self, found: dict[str, Any]) -> list[Mark]:
         """Return the event itself, unless it is a delta or concerns the whole response."""
         if type_of(found) in _LIFECYCLE or isinstance(found.get("delta"), str):
             return []
-        slot: Slot = (_output(found), type_of(found), *(_number(found.get(p)) for p in _PARTS))
+        slot: Slot = (output_of(found), type_of(found), *(_number(found.get(p)) for p in _PARTS))
         return [Mark(slot, dumps(_comparable(found)))]
 
     def trim(self, found: dict[str, Any], piece: Piece, lost: int) -> None:
@@ -72,8 +72,9 @@ class ResponsesSeam(Seam):
         entries = found.get("logprobs")
         at = 0
         while isinstance(entries, list) and entries and at < lost:
-            token = entries.pop(0)
-            at += len(token.get("token") or "") if isinstance(token, dict) else 0
+            entry = entries.pop(0)
+            token = entry.get("token") if isinstance(entry, dict) else None
+            at += len(token) if isinstance(token, str) else 0
 
     def unmark(self, found: dict[str, Any], mark: Mark) -> None:  # noqa: ARG002 - it is the event
         """Empty an event that was given."""
@@ -82,7 +83,7 @@ class ResponsesSeam(Seam):
     def learn(self, found: dict[str, Any]) -> None:
         """Map the ids of an item that the client knows by other ones."""
         item = found.get("item")
-        ours = self.items.get(found.get("output_index"))
+        ours = self.items.get(output_of(found))
         if type_of(found) != ADDED or not isinstance(item, dict) or ours is None:
             return
         for key in _IDS:
@@ -117,21 +118,22 @@ class ResponsesSeam(Seam):
                     self.identity.setdefault(key, response[key])
         item = found.get("item")
         if name == ADDED and isinstance(item, dict):
-            self.items[found.get("output_index")] = item
-            if item.get("type") == "reasoning":
+            self.items[output_of(found)] = item
+            if type_of(item) == "reasoning":
                 # Its encrypted content is bound to its own response (protocol of the API).
                 self.sealed = "reasoning of one response cannot be joined to another's"
-            elif item.get("type") not in PLAIN_ITEMS:
+            elif type_of(item) not in PLAIN_ITEMS:
                 self.sealed = "a tool that the upstream runs may have had its effect"
 
 
 def type_of(found: dict[str, Any]) -> str:
-    """Return an event's type."""
+    """Return the type of an event or of an item."""
     name = found.get("type")
     return name if isinstance(name, str) else ""
 
 
-def _output(found: dict[str, Any]) -> int:
+def output_of(found: dict[str, Any]) -> int:
+    """Return the output index of an event, -1 if it has none."""
     return _number(found.get("output_index"))
 
 

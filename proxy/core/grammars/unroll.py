@@ -24,10 +24,11 @@ _CALLS = {
 
 def unroll(response: dict[str, Any]) -> list[dict[str, Any]]:
     """Return the events of a response that has ended; none if it has not."""
-    status = response.get("status")
+    status = str(response.get("status"))
     if status not in _TERMINALS:
         return []
-    events = [{"type": "response.created", "response": {**response, "status": "in_progress"}}]
+    opened = {**response, "status": "in_progress", "output": [], "usage": None}
+    events = [{"type": "response.created", "response": opened}]
     output = response.get("output")
     for place, item in enumerate(output if isinstance(output, list) else []):
         if isinstance(item, dict):

@@ -31,7 +31,10 @@ _ANCHOR_CHARS = 80
 _ECHO_CHARS = 8
 """A repeated beginning at least this long is taken for an echo, where none is announced."""
 
-_EXCLUDED = ("tools", "functions", "logprobs", "top_logprobs", "audio", "suffix", "echo")
+_EXCLUDED = ("tools", "functions", "audio", "suffix", "echo")
+_COUNTED = ("logprobs", "top_logprobs")
+"""Where 0 asks for something: the log probability of the chosen token."""
+
 _CEILINGS = ("max_tokens", "max_completion_tokens")
 
 
@@ -66,11 +69,13 @@ def continued(situation: Situation, target: Target) -> tuple[Request, Splice] | 
 
 
 def _is_plain(body: dict[str, Any]) -> bool:
-    form = body.get("response_format")
+    form, modalities = body.get("response_format"), body.get("modalities")
     structured = isinstance(form, dict) and form.get("type") != "text"
-    several = any(body.get(key) not in {None, 1} for key in ("n", "best_of"))
-    spoken = "audio" in (body.get("modalities") or ())
-    return not (structured or several or spoken or any(body.get(key) for key in _EXCLUDED))
+    several = any(body.get(key) is not None and body[key] != 1 for key in ("n", "best_of"))
+    spoken = isinstance(modalities, list) and "audio" in modalities
+    counted = any(body.get(key) is not None and body[key] is not False for key in _COUNTED)
+    excluded = any(body.get(key) for key in _EXCLUDED)
+    return not (structured or several or spoken or counted or excluded)
 
 
 def _lowered(body: dict[str, Any], events: int) -> dict[str, int] | None:
@@ -176,7 +181,7 @@ class Continued(Splice):
         return [*out, *super().close()]
 
     def _decide(self, *, last: bool) -> list[Event]:
-        lost = self._verified() if self._anchor else self._repeated(last=last)
+        lost = self._verified(last=last) if self._anchor else self._repeated(last=last)
         if lost is None:
             if last:
                 self.mismatch = self.mismatch or "it does not begin with the words asked for"
@@ -199,15 +204,15 @@ class Continued(Splice):
             self._seam.trim(found, piece, lost)
         return lost
 
-    def _verified(self) -> int | None:
-        """Return the length of the anchor, once it is there."""
+    def _verified(self, *, last: bool) -> int | None:
+        """Return the length of the anchor, and of white space behind it, once it is there."""
         blank = len(self._seen) - len(self._seen.lstrip())
         words = self._seen[blank:]
         if not self._anchor.startswith(words[: len(self._anchor)]):
             self.mismatch = "it does not begin with the words asked for"
             return None
         found = len(words) >= len(self._anchor)
-        return self._after(blank + len(self._anchor), last=True) if found else None
+        return self._after(blank + len(self._anchor), last=last) if found else None
 
     def _repeated(self, *, last: bool) -> int | None:
         """Return how many characters at the beginning repeat what was given."""

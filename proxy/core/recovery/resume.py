@@ -18,7 +18,7 @@ from proxy.core.errors import retryable_status
 from proxy.core.fault import Fault, IncidentOutcome
 from proxy.core.grammars.base import DONE
 from proxy.core.grammars.responses import ResponsesGrammar
-from proxy.core.grammars.responses_seam import ResponsesSeam
+from proxy.core.grammars.responses_seam import ResponsesSeam, output_of
 from proxy.core.grammars.seam import parsed
 from proxy.core.recovery.replay import Replayed
 from proxy.core.recovery.situation import Plan, Situation
@@ -142,6 +142,6 @@ class Resumed(Splice):
         response, item = found.get("response"), found.get("item")
         if isinstance(response, dict) and response.get("id") != self._identity:
             return False
-        known = self._items.get(found.get("output_index"))
+        known = self._items.get(output_of(found))
         named = item.get("id") if isinstance(item, dict) else found.get("item_id")
         return known is None or named is None or named == known
