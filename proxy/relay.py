@@ -12,7 +12,7 @@ import contextlib
 import math
 import random
 import time
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Mapping
 from typing import Any, TypeVar
 
 from aiohttp import web
@@ -31,7 +31,7 @@ from proxy.headers import is_event_stream
 from proxy.logs import LOG
 from proxy.record import Record
 from proxy.replies import SERVER
-from proxy.sniff import looks_like_events
+from proxy.sniff import sniffed
 from proxy.upstream import Answer, UpstreamFault
 
 _ERROR_BODY_BYTES = 64 * 1024
@@ -40,6 +40,7 @@ _LINGER_BYTES = 64 * 1024
 _LINGER_S = 1.0
 
 _T = TypeVar("_T")
+_Headers = Mapping[str, str]
 _Next = Open | Finish | web.StreamResponse
 """What follows an attempt: another, an end to be written, or a response that is written."""
 
@@ -48,12 +49,7 @@ class Relay:
     """One client request under way."""
 
     def __init__(
-        self,
-        edge: Edge,
-        client: web.BaseRequest,
-        request: Request,
-        body: Body,
-        cors: dict[str, str],
+        self, edge: Edge, client: web.BaseRequest, request: Request, body: Body, cors: _Headers
     ) -> None:
         """Take a request whose body is read, or is to be streamed on."""
         self._edge = edge
@@ -107,12 +103,22 @@ class Relay:
     async def _drive(self) -> web.StreamResponse:
         command: _Next = self._session.begin(self._clocks.now())
         while isinstance(command, Open):
+            await self._leave(command)
             wait = command.floor_s + command.spread_s * random.random()  # noqa: S311 - jitter
             if wait:
                 await self._patiently(asyncio.sleep(wait), math.inf)
             self._record.waited(wait)
             command = await self._attempt(command)
         return await self._finish(command) if isinstance(command, Finish) else command
+
+    async def _leave(self, command: Open) -> None:
+        """Give the last of the attempt before, and part from it."""
+        if command.body:
+            await self._open()
+            await self._down.write(command.body)
+        if self._answer is not None:
+            self._kept.append(self._answer) if command.keep else self._answer.close()
+        self._answer = None
 
     async def _attempt(self, command: Open) -> _Next:
         self._clocks.attempt_begins()
@@ -159,17 +165,12 @@ class Relay:
 
     async def _sniff(self, answer: Answer) -> _Next:
         """Find out whether an answer that does not call itself a stream is one all the same."""
-        data = b""
-        verdict = None
-        while verdict is None:
-            try:
-                more = await self._patiently(answer.read(), self._limit())
-            except UpstreamFault as broken:
-                return self._end(broken.fault)
-            except TimeoutError:
-                return self._end(Fault.FIRST_EVENT_TIMEOUT)
-            data += more
-            verdict = looks_like_events(data, ended=not more)
+        try:
+            data, verdict = await sniffed(lambda: self._patiently(answer.read(), self._limit()))
+        except UpstreamFault as broken:
+            return self._end(broken.fault)
+        except TimeoutError:
+            return self._end(Fault.FIRST_EVENT_TIMEOUT)
         if verdict:
             self._record.repaired("set_content_type")
             return await self._read_stream(answer, data)
@@ -215,7 +216,7 @@ class Relay:
             self._record.repaired("decoded_body")
         if events:
             self._record.events_came(gap)
-        if self._session.settled:
+        if self._session.state is State.COMPLETE:
             self._unsent = out
         elif out:
             await self._open()
@@ -260,9 +261,6 @@ class Relay:
         self._record.note_incidents()
         if isinstance(command, Open):
             self._record.broke()
-            if self._answer is not None:
-                self._kept.append(self._answer) if command.keep else self._answer.close()
-            self._answer = None
         return command
 
     async def _finish(self, finish: Finish) -> web.StreamResponse:
@@ -282,7 +280,7 @@ class Relay:
         return response
 
     async def _linger(self, answer: Answer) -> None:
-        """Read a little past the terminal event: for the connection's reuse, and to know."""
+        """Read past the terminal event: for the connection's reuse, and to know."""
         try:
             await answer.read_head(_LINGER_BYTES, _LINGER_S)
         except UpstreamFault as broken:

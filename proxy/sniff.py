@@ -5,6 +5,8 @@ Knows the first bytes of event streams. Must not know headers.
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
+
 _FIELDS = (b"data:", b"event:", b"id:", b"retry:", b":")
 _BOM = b"\xef\xbb\xbf"
 _ENOUGH = 64 * 1024
@@ -21,3 +23,14 @@ def looks_like_events(data: bytes, *, ended: bool) -> bool | None:
     if _BOM.startswith(data) or any(field.startswith(text) for field in _FIELDS):
         return None
     return False
+
+
+async def sniffed(read: Callable[[], Awaitable[bytes]]) -> tuple[bytes, bool]:
+    """Read until it is known; return what was read, and whether it looks like events."""
+    data = b""
+    verdict = None
+    while verdict is None:
+        more = await read()
+        data += more
+        verdict = looks_like_events(data, ended=not more)
+    return data, verdict

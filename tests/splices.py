@@ -571,6 +571,7 @@ def run(
             made.finish = command
             assert left == [], f"{len(left)} attempts were not asked for"
             return made
+        made.outs[-1] += command.body
         made.opens.append(command)
         assert left, f"another attempt is asked for: {command}"
 

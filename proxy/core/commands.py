@@ -24,8 +24,9 @@ from proxy.core.request import Request
 class Open:
     """Wait ``floor_s`` plus a random share of ``spread_s``, then send a request to a target.
 
-    ``document`` says that the answer is one JSON object, to be read as the stream would be.
-    ``keep`` says that the connection of the attempt before must stay open meanwhile.
+    ``body`` is to be written before that: the last events of the attempt before. ``document``
+    says that the answer is one JSON object, to be read as the stream would be. ``keep`` says
+    that the connection of the attempt before must stay open meanwhile.
     """
 
     request: Request
@@ -34,6 +35,7 @@ class Open:
     keep: bool = False
     floor_s: float = 0.0
     spread_s: float = 0.0
+    body: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)

@@ -88,6 +88,8 @@ class Course:
         self._at = self._start = 0
         self._onward: int | None = None
         self._kind = self._reason = ""
+        self._helps = False
+        """Whether the attempt is to save an answer that broke, and has given nothing yet."""
         self._spent = [0] * len(self._route)
         self._refusing: set[int] = set()
         self._ruled_out: dict[int, set[str]] = {}
@@ -128,7 +130,7 @@ class Course:
         refused = cause.error is not None and not cause.error.transient
         # Who refuses a request is well.
         self.breaker.released() if refused else self.breaker.failed(now)
-        if self._is_help and self.cause is not None:
+        if self._helps and self.cause is not None:
             if refused and self.tries[-1].strategy != "resume":
                 # A target that will not have the request at all does not hide what went wrong.
                 self.rule_out()
@@ -160,8 +162,14 @@ class Course:
         self._at = self._at if now_at is None else now_at
         self._stale_used = self._stale_used or plan.free
         self._kind = plan.splice.kind if plan.splice else ""
+        self._helps = plan.strategy != "restart" or self._at != self._start
         self.asked = plan.request
         self._begin(plan.strategy, self._reason, free=plan.free)
+
+    def joined(self) -> None:
+        """Note that the attempt gives content: it is the answer now, what breaks it counts."""
+        self._helps = False
+        self.breaker.answered()
 
     def rule_out(self) -> None:
         """Note that the attempt's way does not fit this target, or that it refuses altogether."""
@@ -169,12 +177,6 @@ class Course:
             self._ruled_out.setdefault(self._at, set()).add(self._kind)
         else:
             self._refusing.add(self._at)
-
-    @property
-    def _is_help(self) -> bool:
-        """Whether the attempt was made to save an answer that had broken before."""
-        saving = self.tries[-1].strategy not in {"first", "restart"}
-        return saving or self._at != self._start
 
     def _climb(self, cause: Cause, grammar: Grammar, journal: Journal, now: float) -> Plan | None:
         self._onward = self._next(self._at + 1, now)

@@ -125,7 +125,7 @@ class StreamSession:
         if given and self._out.hold.content and self.state is not State.STREAMING:
             self._go(Signal.CONTENT)
             self._journal.content = True
-            self._course.breaker.answered()
+            self._course.joined()
             self._ledger.recovered("success")
         return given
 
@@ -188,7 +188,7 @@ class StreamSession:
             return Finish(pass_on=True)
         outcome = IncidentOutcome.SURFACED if plan is None else plan.outcome
         self._note(fault, end, self._phase(), outcome)
-        return self._follow(plan) if plan else self._give_up(body)
+        return self._follow(plan, body) if plan else self._give_up(body)
 
     def _unfit(self, now: float, body: bytes) -> Open | Finish:
         """Go back to what broke the answer: what was to save it says something else."""
@@ -197,9 +197,9 @@ class StreamSession:
         self._ledger.recovered("mismatch")
         plan = self._course.again(self._attempt.grammar, self._journal, now)
         self._ledger.amend(IncidentOutcome.SURFACED if plan is None else plan.outcome)
-        return self._follow(plan) if plan else self._give_up(body)
+        return self._follow(plan, body) if plan else self._give_up(body)
 
-    def _follow(self, plan: Plan) -> Open:
+    def _follow(self, plan: Plan, body: bytes) -> Open:
         self._ledger.planned(plan)
         if not plan.goes_on:
             self._ledger.discard(self._attempt)
@@ -209,7 +209,8 @@ class StreamSession:
         course = self._course
         course.follow(plan)
         self._begin(plan.splice, goes_on=plan.goes_on, document=plan.document)
-        return Open(course.asked, course.target, plan.document, keep, plan.floor_s, plan.spread_s)
+        waits = (plan.floor_s, plan.spread_s)
+        return Open(course.asked, course.target, plan.document, keep, *waits, body)
 
     def _give_up(self, body: bytes) -> Finish:
         """Tell the client what broke its answer."""
@@ -277,9 +278,11 @@ class StreamSession:
     def _begin(
         self, splice: Splice | None = None, *, goes_on: bool = False, document: bool = False
     ) -> None:
+        calls = self._attempt.grammar.open_calls if goes_on else set()
         if not goes_on:
             self._out.hold.forget(content=self._journal.content)
         self._attempt = Attempt(self._course.asked, self._policy, self._ledger.repaired, splice)
+        self._attempt.grammar.open_calls = calls
         self._attempt.document = bytearray() if document else None
         self._ledger.begun(self._out.hold)
 

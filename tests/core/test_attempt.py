@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from typing import Any
 
 import pytest
 from support import (
@@ -20,6 +21,7 @@ from support import (
     feed,
     finish,
     payloads,
+    raw,
     sse,
     start,
     told,
@@ -154,3 +156,59 @@ def test_a_body_that_ended_is_closed_once() -> None:
     attempt.feed(ANSWER + b'data: {"late":1}')
     assert attempt.close(CLEAN) == []
     assert attempt.name_fault(CUT) is Fault.CUT_BETWEEN_EVENTS
+
+
+# --- an answer in one piece ---
+
+
+def document(body: bytes, end: AttemptEnd = CLEAN, **limits: Any) -> tuple[Attempt, list[Event]]:
+    """Read an answer that is one JSON object; return its attempt and the events it tells."""
+    attempt = Attempt(ask("responses"), Policy(**limits), pytest.fail)
+    attempt.document = bytearray()
+    for read in cut_at(body, len(body) // 2):
+        assert attempt.feed(read) == []
+    assert attempt.received == len(body)
+    return attempt, attempt.close(end)
+
+
+def finished(status: str) -> bytes:
+    """Return a response as a poll returns it."""
+    return raw({"id": "resp_1", "status": status, "output": [], "error": {"code": "server_error"}})
+
+
+def test_a_finished_document_is_told_event_by_event() -> None:
+    """As the stream would have told it, to its terminal event."""
+    attempt, events = document(finished("completed"))
+    assert [event.name for event in events] == [b"response.created", b"response.completed"]
+    assert attempt.terminal
+    assert attempt.settled
+
+
+@pytest.mark.parametrize("body", [finished("in_progress"), b"", b"<html>", b"{"])
+def test_a_document_that_is_not_finished_has_no_end(body: bytes) -> None:
+    """It runs on, or it is none: the answer is not complete."""
+    attempt, events = document(body)
+    assert (events, attempt.terminal) == ([], False)
+    assert attempt.name_fault(CLEAN) is Fault.CLEAN_EOF
+
+
+def test_a_document_whose_body_was_cut_tells_nothing() -> None:
+    """The fault is the one that the edge saw."""
+    attempt, events = document(finished("completed"), RESET)
+    assert (events, attempt.name_fault(RESET)) == ([], Fault.RESET)
+
+
+def test_a_document_that_failed_is_an_error_of_the_upstream() -> None:
+    """What it holds is told up to there."""
+    attempt, events = document(finished("failed"))
+    assert [event.name for event in events] == [b"response.created"]
+    assert attempt.name_fault(CLEAN) is Fault.IN_STREAM_ERROR
+    assert attempt.grammar.error is not None
+
+
+def test_a_document_larger_than_an_event_may_be_is_not_kept() -> None:
+    """Memory has a bound there as well."""
+    attempt, events = document(finished("completed"), max_event_bytes=20)
+    assert events == []
+    assert attempt.settled
+    assert attempt.name_fault(CLEAN) is Fault.OVERSIZE_EVENT

@@ -216,9 +216,11 @@ def test_an_error_event_takes_no_number() -> None:
     assert [e["sequence_number"] for e in told(grammar, lifecycle("created", 0))] == [1, 2]
 
 
-def test_events_without_a_number_are_counted() -> None:
+@pytest.mark.parametrize("number", [None, "7", 1.5, []])
+def test_events_without_a_number_are_counted(number: Any) -> None:
     """The form of March 2025 had none."""
-    given = [lifecycle(kind, 0) for kind in ("created", "in_progress")]
+    given = [{**lifecycle(kind, 0), "sequence_number": number} for kind in ("created", "queued")]
+    assert told(fresh(), *given)[0]["sequence_number"] == 2
     for payload in given:
         del payload["sequence_number"]
     assert told(fresh(), *given)[0]["sequence_number"] == 2
@@ -300,11 +302,12 @@ def test_a_background_run_is_never_started_twice() -> None:
         ({"type": "custom_tool_call"}, True),
         ({"type": "web_search_call"}, False),
         ({"type": "vendor.call"}, False),
+        ({"type": []}, False),
         (None, False),
     ],
 )
 def test_a_tool_that_the_upstream_runs_is_not_run_twice(
-    item: dict[str, str] | None,
+    item: dict[str, Any] | None,
     harmless: bool,  # noqa: FBT001
 ) -> None:
     """It may have had its effect, given or not; what only the app runs has none yet."""

@@ -212,8 +212,19 @@ def test_an_item_that_the_app_does_not_run_is_not_held(kind: str) -> None:
     assert held.take(added(0, kind), done(0)) == [[added(0, kind)], [done(0)]]
 
 
+def test_a_function_call_without_a_place_is_held_like_any_other() -> None:
+    """Its end has none either."""
+    held = Held("responses", hold="tool_calls")
+    first, last = {**added(0), "output_index": []}, {**done(0), "output_index": None}
+    assert held.take(first, last) == [[], [first, last]]
+
+
 @pytest.mark.parametrize(
-    "odd", [{"item": None}, {"item": "function_call"}, {"type": "x", "a": "output_item.added"}]
+    "odd",
+    [
+        *({"item": None}, {"item": "function_call"}, {"item": {"type": []}}),
+        {"type": "x", "a": "output_item.added"},
+    ],
 )
 def test_an_event_that_only_looks_like_a_call_is_not_held(odd: dict[str, Any]) -> None:
     """Its type and item decide."""

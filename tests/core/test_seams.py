@@ -356,6 +356,8 @@ def test_openers_are_not_given_behind_content() -> None:
         (added("reasoning"), "reasoning"),
         (added("web_search_call"), "tool"),
         (added("vendor.thing"), "tool"),
+        ({**added(), "item": {"type": []}}, "tool"),
+        ({**added(), "output_index": []}, ""),
         ({**added(), "item": None}, ""),
     ],
 )

@@ -69,8 +69,9 @@ def drive(session: StreamSession, attempts: Attempts, commit: int) -> bytes:
             if not session.settled:
                 out += session.receive_data(read)
         command = session.receive_end(CLEAN if session.settled else end, 0.0)
+        out += command.body
         if isinstance(command, Finish):
-            return out + command.body
+            return out
         session.receive_head()
     return out
 
@@ -161,7 +162,12 @@ _PIECES = [
         sse({"type": []}),
     ),
     *(sse({"choices": [{"delta": {"role": {}}, "finish_reason": [1]}]}), sse(b'{"x":NaN}')),
-    *(sse({"type": "response.created", "response": 5}), sse(b"{}{}")),
+    *(sse({"type": "response.created", "response": 5, "sequence_number": "x"}), sse(b"{}{}")),
+    *(
+        sse({"type": "response.output_item.added", "output_index": [], "item": {"type": {}}}),
+        sse({"type": "response.output_item.done", "output_index": {}, "item": {"id": []}}),
+        sse({"type": "response.created", "response": {"id": "r", "status": []}}),
+    ),
     *(sse(b'{"x":' + b"[" * n + b"]" * n + b"}") for n in (_NEST, _NEST + 15, 9 * _NEST)),
     *(
         b"event: response.created\n",

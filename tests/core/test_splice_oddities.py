@@ -73,7 +73,7 @@ def test_a_response_without_numbers_is_joined_without_numbers() -> None:
     for events in range(answer.content, len(answer.ends)):
         second = encode([renamed(event, "x") for event in bare])
         made = run(answer.request, ALWAYS, broken(answer.body, answer.ends[events - 1]), second)
-        assert made.out == answer.body
+        assert payloads(made.out) == bare
 
 
 @pytest.mark.parametrize("place", range(1, 8))

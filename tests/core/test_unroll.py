@@ -58,7 +58,8 @@ def test_a_response_that_has_ended_is_told_from_created_to_its_end(status: str) 
 
 
 @pytest.mark.parametrize(
-    "response", [{}, {"status": "queued"}, {"status": "in_progress"}, {"status": None}]
+    "response",
+    [{}, {"status": "queued"}, {"status": "in_progress"}, {"status": None}, {"status": []}],
 )
 def test_a_response_that_runs_on_has_nothing_to_tell(response: dict[str, Any]) -> None:
     """Its end is not known yet."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import importlib.util
+import itertools
 import os
 import signal
 from dataclasses import replace
@@ -80,6 +81,28 @@ def test_what_is_expected_passes(name: str, seen: Seen) -> None:
 def test_what_is_not_expected_is_named(name: str, seen: Seen, problem: str) -> None:
     """A broken promise makes the demonstration fail with the reason."""
     assert problem in judge(seen, SCENARIOS[name])
+
+
+def test_what_is_expected_depends_on_the_way_of_asking() -> None:
+    """Whole where it can be rescued in that way, and an error only where it cannot."""
+    scenario = SCENARIOS["ws-cut-mid-answer-once"]
+    assert judge(WHOLE, scenario, "cold") == ""
+    assert "instead of complete" in judge(HONEST, scenario, "cold")
+    assert judge(HONEST, scenario) == ""
+    assert "instead of honest error" in judge(WHOLE, scenario)
+    assert judge(HONEST, scenario, "background") == ""
+    assert judge(WHOLE, SCENARIOS["ws-ok"], "cold") == ""
+
+
+def test_every_way_of_asking_is_shown_with_what_it_rescues() -> None:
+    """And rows that are asked alike stand together, under one heading."""
+    shown = {(row.name, row.way) for row in showcase.ROWS}
+    assert shown >= {(s.name, s.rescue) for s in SCENARIOS.values() if s.rescue != "plain"}
+    groups = [group for group, _ in itertools.groupby(row.group for row in showcase.ROWS)]
+    assert groups == [
+        *("chat", "chat, with temperature 0"),
+        *("responses", "responses, with temperature 0", "responses, in the background"),
+    ]
 
 
 def test_the_rows_fit_into_100_columns() -> None:

@@ -27,7 +27,9 @@ def retold(asked: Asked, attempt: int, size: int, text: str = TEXT) -> Stream:
     return stream_for(asked, attempt, text, lambda t: re.findall(f".{{1,{size}}}", t))
 
 
-def whole(model: str, attempt: int = 2, size: int = 5, endpoint: str = "chat_completions") -> Answer:
+def whole(
+    model: str, attempt: int = 2, size: int = 5, endpoint: str = "chat_completions"
+) -> Answer:
     """Return a whole answer with borders of its own."""
     return sse(*retold(Asked(endpoint, model), attempt, size).events)
 

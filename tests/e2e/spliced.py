@@ -133,6 +133,8 @@ _TWINS = STREAMS["chat-n2"].replace(b'"length"', b'"stop"')
 """At the other reason the helper for Python raises, as it does for an answer that is whole."""
 
 _USAGE = {"stream_options": {"include_usage": True}}
+_ITEMS = encode(SPOKEN["responses items"])
+_RUNS_ON = {"background": True}
 _FORGOTTEN = {"store": False}
 KINDS = {
     kind.name: kind
@@ -150,8 +152,9 @@ KINDS = {
         Kind("completions", "completions", STREAMS["completions-text"], _USAGE),
         Kind("responses-text", "responses", STREAMS["responses-text"], _FORGOTTEN),
         Kind("responses-call", "responses", STREAMS["responses-function-call"], _FORGOTTEN),
-        Kind("responses-items", "responses", encode(SPOKEN["responses items"]), _FORGOTTEN),
-        Kind("background", "responses", STREAMS["responses-background"], {"background": True}),
+        Kind("responses-items", "responses", _ITEMS, _FORGOTTEN),
+        Kind("background", "responses", STREAMS["responses-background"], _RUNS_ON),
+        Kind("background-items", "responses", _ITEMS, _RUNS_ON),
     )
 }
 

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import pytest_asyncio
@@ -100,7 +101,7 @@ def test_the_answer_has_sixty_words() -> None:
     assert len(SIXTY_WORDS.split()) == 60
 
 
-def _run(**call: object) -> Run:
+def _run(**call: Any) -> Run:
     whole = Call(text=SIXTY_WORDS, finished=True, usage=True, took_s=0.1)
     return Run(0.0, [replace(whole, **call)], [1.0, 1.0 + scaled(2)])
 

@@ -9,6 +9,7 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
+import pytest_asyncio
 
 from e2e.child import QUICK, Proxy, idle
 from e2e.conftest import Starter
@@ -82,7 +83,7 @@ async def ask(proxy: Proxy, stage: Stage, name: str, behind: Background, **field
     return await call(proxy.port, PATHS["responses"], body, headers=headers)
 
 
-@pytest.fixture
+@pytest_asyncio.fixture(loop_scope="session")
 async def quick(started: Starter, stage: Stage) -> Proxy:
     """Return the proxy in front of the staged upstream, with short waits."""
     return await started(stage.base_url, *QUICK)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import pytest
 
-from e2e.child import Proxy, idle
+from e2e.child import QUICK, Proxy, idle
+from e2e.conftest import Starter
 from e2e.retold import asked_for, check_joined, check_prefix, cut, recoveries, retold, whole
-from e2e.wire import Pairs, check_failed, stream
-from proxy.demo.answers import Answer, Asked, End, sse
+from e2e.wire import HEARTBEAT, PATHS, Pairs, asking, check_failed, connected, stream
+from proxy.demo.answers import Answer, Asked, End, Pause, sse
 from proxy.demo.bodies import TEXT, stream_for
 from proxy.demo.upstream import MisbehavingUpstream
 
@@ -28,15 +30,15 @@ def begun(model: str, end: End, content: int = 5, endpoint: str = "chat_completi
 
 
 @pytest.mark.parametrize("way", WAYS)
-@pytest.mark.parametrize("field", [{"temperature": 0}, {"seed": 7}])
+@pytest.mark.parametrize("fields", [{"temperature": 0}, {"seed": 7}])
 async def test_a_deterministic_answer_that_breaks_is_made_whole(
-    proxy: Proxy, upstream: MisbehavingUpstream, way: str, field: dict[str, int]
+    proxy: Proxy, upstream: MisbehavingUpstream, way: str, fields: dict[str, Any]
 ) -> None:
     """Other borders and another id in the second attempt; one text, identity, role and end."""
-    model = f"det-{way}-{next(iter(field))}"
+    model = f"det-{way}-{next(iter(fields))}"
     upstream.script(model, [begun(model, WAYS[way]), whole(model)])
     before = await idle(proxy)
-    got = await stream(proxy.port, model, **field)
+    got = await stream(proxy.port, model, **fields)
     counted = (await idle(proxy)).since(before)
     check_joined(got)
     first, second = asked_for(upstream, model)
@@ -121,6 +123,39 @@ async def test_an_answer_in_other_words_is_never_joined(
     assert recoveries(counted) == {("replay", "mismatch"): 1.0}
     assert counted.incidents == {("cut_between_events", "mid_content", "surfaced"): 1.0}
     assert counted.streams == {("chat_completions", "failed"): 1.0}
+
+
+async def test_the_client_hears_heartbeats_while_the_seam_is_looked_for(
+    started: Starter, upstream: MisbehavingUpstream
+) -> None:
+    """The second attempt is slow to say again what was said: comments, then the rest."""
+    proxy = await started(upstream.base_url, *QUICK, "--heartbeat-s", "0.1")
+    again = retold(Asked(model="slow"), 2, 5)
+    slow = sse(*again.opening, *(p for event in again.content for p in (event, Pause(0.06))))
+    end = sse(*slow.pieces, *again.closing)
+    upstream.script("slow", [begun("slow", "fin"), end])
+    got = await stream(proxy.port, "slow", temperature=0)
+    check_joined(got)
+    assert got.chunks.count(HEARTBEAT) >= 2
+
+
+async def test_a_client_that_leaves_at_the_seam_is_left_at_once_upstream(
+    proxy: Proxy, upstream: MisbehavingUpstream
+) -> None:
+    """The replay is closed with it, and nobody counts a failure."""
+    silent = sse(*stream_for(Asked(model="leaver"), 2).opening, end="hold")
+    upstream.script("leaver", [begun("leaver", "fin"), silent])
+    before, seen = await idle(proxy), len(upstream.requests)
+    async with connected(proxy.port) as wire:
+        await wire.ask(PATHS["chat_completions"], asking("leaver", temperature=0))
+        await wire.head()
+        await upstream.wait_requests(seen + 2)
+    left = asyncio.get_running_loop().time()
+    closed = await upstream.wait_closed(upstream.requests[-1].connection)
+    assert closed - left < 1.0
+    counted = (await idle(proxy)).since(before)
+    assert counted.streams == {("chat_completions", "client_closed"): 1.0}
+    assert counted.incidents == {("cut_between_events", "mid_content", "client_gone"): 1.0}
 
 
 # --- everything else ------------------------------------------------------------------------

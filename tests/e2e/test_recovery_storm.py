@@ -1,4 +1,4 @@
-"""Many clients on an upstream that always fails: no storm of repetitions, every end an honest one."""
+"""Many clients on an upstream that always fails: no storm, and every end an honest one."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import asyncio
 import time
 from dataclasses import dataclass
 
-import pytest
+import pytest_asyncio
 
 from e2e.child import Metrics, Proxy, idle
 from e2e.conftest import Starter
@@ -53,7 +53,7 @@ class Storm:
         assert sum(self.counted.incidents.values()) == self.attempts
 
 
-@pytest.fixture
+@pytest_asyncio.fixture(loop_scope="session")
 async def stormy(alone: Starter, upstream: MisbehavingUpstream) -> Proxy:
     """Return a proxy whose budget nobody has touched."""
     return await alone(upstream.base_url, *STORMY)

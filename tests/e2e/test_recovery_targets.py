@@ -1,4 +1,4 @@
-"""Other upstreams, continuation and holds over real sockets: what each upstream is sent, and when."""
+"""Other upstreams, continuation and holds over real sockets: who is sent what, and when."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import pytest_asyncio
 
 from e2e.child import QUICK
 from e2e.conftest import Starter
@@ -33,7 +34,7 @@ PART = "Whole streams end well, and"
 REST = TEXT.removeprefix(PART)
 
 
-@pytest.fixture
+@pytest_asyncio.fixture(loop_scope="session")
 async def other() -> AsyncIterator[MisbehavingUpstream]:
     """Return the upstream that is fallen back to."""
     async with MisbehavingUpstream() as server:
@@ -111,6 +112,18 @@ async def test_another_upstream_finishes_a_deterministic_answer(
     assert len(asked_for(upstream, "shared")) == 3
     assert asked_for(other, "shared") == asked_for(upstream, "shared")[:1]
     assert [outcome for _, _, outcome in proxy.incidents()] == ["replayed", "replayed", "fell_back"]
+
+
+async def test_recovery_off_means_that_nobody_else_is_asked(
+    alone: Starter, upstream: MisbehavingUpstream, other: MisbehavingUpstream, tmp_path: Path
+) -> None:
+    """The header keeps a request from the fallback: one attempt, the upstream's own error."""
+    proxy = await alone(upstream.base_url, *QUICK, *configured(tmp_path, towards(other)))
+    upstream.script("alone", BUSY)
+    got = await stream(proxy.port, "alone", headers=[("X-Wholestream-Recovery", "off")])
+    assert (got.status, got.error["code"]) == (503, "overloaded")
+    assert len(asked_for(upstream, "alone")) == 1
+    assert other.requests == []
 
 
 async def test_a_dead_primary_is_no_matter_where_there_is_another(

@@ -64,7 +64,11 @@ class ChatSeam(Seam):
 
     def fit(self, found: dict[str, Any]) -> bool:
         """Impose the identity; take out roles and tool ids that were given."""
-        found.update({key: value for key, value in self._identity.items() if key in found})
+        for key in _IDENTITY if self._identity else ():
+            if key in self._identity and key in found:
+                found[key] = self._identity[key]
+            else:
+                found.pop(key, None)  # the first attempt had none
         opener = "prompt_filter_results" in found and bool(self._identity)
         left = bool(found.get("usage")) or not (choices_of(found) or opener)
         for choice in choices_of(found):
