@@ -195,7 +195,8 @@ class Attempt:
                 event = Event(event.name, DONE)
             last: list[Event] = []
             self._pass(event, last)
-            events += last + self.finish()
+            last += self.finish()
+            events += last
             self.terminal = bool(last) and not self.mismatch
         elif kind is Kind.SURPLUS:
             self._count("dropped_done")

@@ -265,6 +265,26 @@ def test_a_refusal_by_who_was_to_help_does_not_hide_what_went_wrong() -> None:
     assert way.course.cause.fault is Fault.RESET
 
 
+def test_who_has_helped_is_the_answer_from_then_on() -> None:
+    """What breaks it after it gave content is what the client is told."""
+    way = Way(replace(ROUTE, max_attempts=1))
+    way.fail()
+    way.course.joined()
+    assert way.fail(Fault.STALL) is not None
+    assert way.asked == [A, B, C]
+    assert way.course.cause is not None
+    assert way.course.cause.fault is Fault.STALL
+
+
+def test_content_closes_a_circuit_on_trial() -> None:
+    """The probe was answered."""
+    breakers = Breakers(failures=1, open_s=0.0)
+    breakers.of("", "m").failed(0.0)
+    way = Way(breakers=breakers)
+    way.course.joined()
+    assert not breakers.of("", "m").is_open
+
+
 def test_a_target_that_refused_is_not_asked_again() -> None:
     """Even if it has attempts left."""
     way = Way(replace(ROUTE, max_attempts=5))

@@ -324,6 +324,13 @@ def test_a_field_that_a_chunk_does_not_have_is_not_added() -> None:
     assert left == {"id": "", "choices": []}
 
 
+def test_a_field_that_the_first_attempt_did_not_have_is_taken_out() -> None:
+    """The client would see an identity that changes on the way."""
+    behind = following({"id": "a", "choices": []})
+    left = joined(behind, {**chunk(content="x"), "system_fingerprint": "fp_2"})
+    assert left == {"id": "a", "choices": chunk(content="x")["choices"]}
+
+
 def test_the_first_opener_that_says_something_decides() -> None:
     """Later openers may vary it; Azure's first one has an empty id and model."""
     behind = following({"id": "a", "choices": []}, {**FIRST, "id": "b"})

@@ -252,6 +252,12 @@ def test_marks_are_compared_without_what_differs_between_equal_answers(
     assert (seam.marks[mark.slot] == [mark.value]) is same
 
 
+def test_a_text_is_never_closed_against_more_of_it() -> None:
+    """Its ``.done`` is a mark with the whole text, which says so by itself."""
+    seam = responses(spoken(1), done())
+    assert not any(seam.is_closed(slot) for slot in seam.texts)
+
+
 def test_a_mark_is_compared_all_the_way_down() -> None:
     """An item's contents, in whatever order its fields come."""
     part = {"type": "output_text", "text": "Hi"}

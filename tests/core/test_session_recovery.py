@@ -148,6 +148,18 @@ def test_the_clock_gives_nothing_out_while_an_answer_is_joined() -> None:
     assert session.answered
 
 
+@pytest.mark.parametrize("missing", [1, 2])
+def test_what_came_with_the_end_is_given_before_the_answer_goes_on(missing: int) -> None:
+    """An event that lacks only its blank line counts as given, so it must be."""
+    session = start(BACKGROUND)
+    given = feed(session, sse(CREATED, spoken(1), spoken(2))[:-missing])
+    command = fail(session, CLEAN)
+    given += command.body
+    assert payloads(given) == [CREATED, spoken(1), spoken(2)]
+    assert command.request.target.endswith("starting_after=2")
+    assert session.report().size == len(given)
+
+
 def test_an_answer_that_does_not_fit_is_dropped_and_the_first_fault_is_told() -> None:
     """Nothing of it is given; the message says why there is no more."""
     session = start(ask(temperature=0))

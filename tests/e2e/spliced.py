@@ -15,7 +15,7 @@ from functools import cached_property
 from typing import Any, Literal
 from urllib.parse import parse_qs, urlsplit
 
-from splices import SPELLINGS, SPOKEN, Answer, again, encode
+from splices import SPELLINGS, SPOKEN, Answer, again, encode, lengths, twisted
 from support import STREAMS, ask
 
 from e2e.stage import CHUNKED, EVENT_STREAM, JSON, Exchange
@@ -92,6 +92,11 @@ class Kind:
     def told_anew(self, spelling: int, tag: str = "x") -> bytes:
         """Tell the same answer with other ids, times, models and borders of its deltas."""
         return again(Answer(ask(), self.payloads), SPELLINGS[spelling % len(SPELLINGS)], tag)
+
+    def told_otherwise(self) -> bytes:
+        """Tell an answer that has another first character."""
+        answer = Answer(ask(), self.payloads)
+        return twisted(answer, next(iter(lengths(self.payloads))), 0).body
 
     def rest(self, events: int) -> bytes:
         """Tell in an answer of its own what follows so many events."""
@@ -258,7 +263,7 @@ def cut(kind: Kind, events: int, *seconds: bytes, inside: bool = False) -> Case:
     at = sum(map(len, kind.events[:events]))
     at += len(kind.events[events]) // 2 if inside else 0
     # Where the framing ends well nothing but the grammar tells that something is lacking.
-    end: End = "fin" if inside or events % 2 else "clean"
+    end: End = "fin" if inside or events % 4 < 2 else "clean"
     name = f"{kind.name}/{events:02}{'-inside' if inside else ''}"
     told = seconds or (kind.told_anew(events + inside),)
     # Of a response that runs on the id is enough to ask for the same one.
@@ -267,11 +272,9 @@ def cut(kind: Kind, events: int, *seconds: bytes, inside: bool = False) -> Case:
 
 
 def cuts(kind: Kind) -> Iterator[Case]:
-    """Break off at each border of events, and inside of each event, but not behind the answer."""
+    """Break off after each count of whole events but all: at the border, or within the next."""
     for events in range(len(kind.events)):
-        if events:
-            yield cut(kind, events)
-        yield cut(kind, events, inside=True)
+        yield cut(kind, events, inside=events % 3 == 0)
 
 
 # --- what an application must have ----------------------------------------------------------
@@ -343,6 +346,18 @@ def sorted_done(events: Iterable[Payload]) -> list[str]:
     """Return events without what is theirs alone, in an order of their own."""
     plain = ({key: v for key, v in event.items() if key not in _OWN} for event in events)
     return sorted(json.dumps(event, sort_keys=True) for event in plain)
+
+
+def landmarks(events: Iterable[Payload]) -> list[tuple[str, int]]:
+    """Return the events that an item or a response has once, however it is told."""
+    endings = ("item.added", "item.done", "text.done", "arguments.done", "response.completed")
+    found = ((event["type"], event.get("output_index", -1)) for event in events)
+    return sorted(place for place in found if place[0].endswith(endings))
+
+
+def joined(items: Iterable[Payload]) -> dict[str, Any]:
+    """Return the texts alone, of what was read."""
+    return {key: text for key, text in heard(items).items() if isinstance(text, str)}
 
 
 def without_late(found: Payload) -> Payload:

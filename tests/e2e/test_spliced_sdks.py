@@ -7,10 +7,12 @@ cut, with the ids of the first.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import json
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 import pytest
 import pytest_asyncio
@@ -26,6 +28,8 @@ from e2e.spliced import (
     cut,
     cuts,
     heard,
+    joined,
+    landmarks,
     renamed,
     sorted_done,
     uncut,
@@ -198,15 +202,22 @@ def _wrong(case: Case, told: Told, wanted: Told) -> str:
     """Say what is wrong with what an application has, or nothing."""
     if "error" in told:
         return f"error: {told['error']}"
-    for part, read in (("items", heard), ("final", dict), ("done", sorted_done)):
-        if part not in told:
-            continue
+    for part in told:
         due = renamed(wanted[part], case.known) if case.had else wanted[part]
-        late = without_late if case.is_over and part != "done" else lambda found: found
-        got, expected = late(read(told[part])), late(read(due))
-        if got != expected:
-            return f"{part}: {got}\nnot   {expected}"
+        for read in _reads(case, part):
+            if read(told[part]) != read(due):
+                return f"{part}: {read(told[part])}\nnot {read(due)}"
     return ""
+
+
+def _reads(case: Case, part: str) -> list[Callable[[Any], Any]]:
+    """Return what must be the same in a part, as functions of it."""
+    if case.polled:  # told from one object: whole, but in events of its own
+        return {"items": [joined, landmarks], "done": [landmarks], "final": [dict]}[part]
+    if case.is_over:
+        whole = {"items": lambda items: without_late(heard(items)), "final": without_late}
+        return [whole.get(part, sorted_done)]
+    return [{"items": heard, "done": sorted_done, "final": dict}[part]]
 
 
 async def _judged(
@@ -218,13 +229,8 @@ async def _judged(
     before = await idle(proxy)
     told = await read_all(proxy.base_url, [call for _, call in calls])
     counted = (await idle(proxy)).since(before)
-    wrong = {
-        case.name: found
-        for case, _ in calls
-        if (found := _wrong(case, told[case.name], told[_wanted(case)]))
-    }
-    Path("/tmp/wrong.txt").open("a").write("".join(f"{k} {v}\n" for k, v in wrong.items()))
-    return wrong, counted
+    judged = {case.name: _wrong(case, told[case.name], told[_wanted(case)]) for case, _ in calls}
+    return {name: wrong for name, wrong in judged.items() if wrong}, counted
 
 
 def _wanted(case: Case) -> str:
@@ -250,3 +256,45 @@ async def test_what_an_application_has_of_a_spliced_stream_is_what_it_has_of_an_
     results = counted.labelled("wholestream_recoveries_total", "strategy", "result")
     assert {result for _, result in results} == scene.results
     assert {strategy for strategy, _ in results} == scene.strategies
+
+
+@pytest.mark.usefixtures("node_packages")
+@pytest.mark.parametrize("language", SDKS)
+async def test_every_reader_has_the_whole_of_an_uncut_answer(
+    started: Starter, stage: Stage, language: str
+) -> None:
+    """What spliced streams are held against is what the upstream said."""
+    proxy = await started(stage.base_url, *CALM, *_ALWAYS)
+    cases = [case for kind in KINDS.values() for case in uncut(kind)[:1]]
+    calls = list(_calls(stage, cases, SDKS[language]))
+    told = await read_all(proxy.base_url, [call for _, call in calls])
+    for case, call in calls:
+        due = joined(case.kind.payloads)
+        if call.read.endswith("raw"):
+            assert joined(told[case.name]["items"]) == due
+        else:
+            final = json.dumps(told[case.name]["final"], ensure_ascii=False)
+            assert [
+                text for text in due.values() if json.dumps(text, ensure_ascii=False) not in final
+            ] == []
+
+
+@pytest.mark.usefixtures("node_packages")
+@pytest.mark.parametrize("language", SDKS)
+async def test_where_the_second_answer_is_another_one_every_reader_raises_an_api_error(
+    started: Starter, stage: Stage, language: str
+) -> None:
+    """A stream that cannot be spliced never ends as if it were whole."""
+    proxy = await started(stage.base_url, *CALM, *_ALWAYS)
+    cases = [
+        replace(cut(kind, kind.finished - 1, kind.told_otherwise()), strange=True)
+        for kind in KINDS.values()
+    ]
+    calls = list(_calls(stage, cases, SDKS[language]))
+    before = await idle(proxy)
+    told = await read_all(proxy.base_url, [call for _, call in calls])
+    caught = {name: one.get("error", one) for name, one in told.items()}
+    errors = {name: (error.get("name"), error.get("code")) for name, error in caught.items()}
+    assert errors == dict.fromkeys(told, ("APIError", "stream_incomplete"))
+    streams = (await idle(proxy)).since(before).streams
+    assert {outcome for _, outcome in streams} == {"failed"}

@@ -61,8 +61,9 @@ def may_replay(request: Request, policy: str) -> bool:
 class Replayed(Splice):
     """Swallows what was given, holds what goes beyond it until all was found, then passes.
 
-    ``cap`` bounds in bytes what is held. With ``loose`` marks are taken as they are found, not
-    compared: for an answer that is known to be the same one, told in another way.
+    ``cap`` bounds in bytes what is held. ``loose`` is for an answer that is known to be the same
+    one, told whole and in another way: marks that were given are dropped, but need not match or
+    be there, so nothing passes before all of it has been seen.
     """
 
     kind = STRATEGY
@@ -130,8 +131,18 @@ class Replayed(Splice):
             self._seam.unmark(found, mark)
         return new
 
+    def close(self) -> list[Event]:
+        """Take the end of the answer."""
+        if self._loose and not self.mismatch and self._has_texts():
+            self.aligned = True
+            return self._release()
+        return super().close()
+
+    def _has_texts(self) -> bool:
+        return all(self._text_at[slot] == len(text) for slot, text in self._seam.texts.items())
+
     def _look(self) -> bool:
-        texts = all(self._text_at[slot] == len(text) for slot, text in self._seam.texts.items())
         marks = all(self._mark_at[slot] == len(given) for slot, given in self._seam.marks.items())
-        self.aligned = not self.mismatch and texts and (marks or self._loose)
+        found = self._has_texts() and marks and not self._loose
+        self.aligned = found and not self.mismatch
         return self.aligned
