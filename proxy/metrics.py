@@ -196,7 +196,8 @@ class Metrics:
         """Set the gauges: as many targets as a label may have values, the rest as one."""
         states: dict[str, bool] = {}
         for (upstream, model), is_open in self._breakers().items():
-            label = _ODD.sub("_", f"{upstream or 'primary'}/{model}")[:MAX_LABEL]
+            name = self.model_label(model, answered=False)
+            label = f"{upstream or 'primary'}/{name}"[:MAX_LABEL]
             if label not in self._targets and len(self._targets) >= MAX_LABEL - 1:
                 label = "other"
             self._targets.add(label)

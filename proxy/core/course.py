@@ -65,9 +65,14 @@ class Failure:
 
 
 def route(request: Request, policy: Policy) -> tuple[Target, ...]:
-    """Return the targets of a request in order: the primary, then those of the first rule."""
+    """Return the targets of a request in order: the primary, then those of the first rule.
+
+    A request that names no model, or whose body was not kept, can be sent to the primary alone:
+    what it asks for lives there, or its model could not be changed.
+    """
     primary = Target(continuation=policy.continuation)
-    for fallback in policy.fallbacks:
+    movable = request.method == "POST" and request.replayable and request.recovery
+    for fallback in policy.fallbacks if movable and request.model else ():
         if any(fnmatchcase(request.model, glob) for glob in fallback.models):
             return (primary, *fallback.to)
     return (primary,)
@@ -83,7 +88,7 @@ class Course:
         self._request = request
         self._policy = policy
         self._budget = budget
-        self._route = route(request, policy) if request.recovery else (Target(),)
+        self._route = route(request, policy)
         self._breakers = [breakers.of(t.upstream, t.model or request.model) for t in self._route]
         self._at = self._start = 0
         self._onward: int | None = None

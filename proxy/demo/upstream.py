@@ -198,6 +198,7 @@ def asked_by(request: Received, *, reused: bool = False) -> Asked:
     fields, path = request.fields, request.path.rstrip("/")
     options = fields.get("stream_options")
     model, made = made_by(path)
+    after = str(fields.get("starting_after", ""))
     return Asked(
         endpoint=_endpoint_of(path),
         model=model or request.model,
@@ -206,7 +207,7 @@ def asked_by(request: Received, *, reused: bool = False) -> Asked:
         reused=reused,
         background=fields.get("background") is True or bool(made),
         made=made,
-        after=int(fields.get("starting_after", -1)) if made else -1,
+        after=int(after) if made and after.isdecimal() else -1,
     )
 
 

@@ -7,10 +7,12 @@ a stream read as it is, or a helper's ``final`` object with its ``done`` events,
 from __future__ import annotations
 
 import asyncio
+import functools
 import json
 import os
 import shutil
 from collections.abc import AsyncIterator, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -46,18 +48,18 @@ async def read_all(base_url: str, calls: Iterable[Call]) -> dict[str, Told]:
         group = {"python": "sync", "python-async": "async"}.get(call.sdk, "node")
         by_sdk.setdefault(group, []).append(call)
     ways = {"sync": _in_threads, "async": _in_loop, "node": _in_node}
-    found: dict[str, Told] = {}
-    for group, few in by_sdk.items():
-        found.update(await ways[group](base_url, few))
-    return found
+    told = await asyncio.gather(*(ways[group](base_url, few) for group, few in by_sdk.items()))
+    return {name: one for few in told for name, one in few.items()}
 
 
 # --- Python ---------------------------------------------------------------------------------
 
 
 async def _in_threads(base_url: str, calls: list[Call]) -> dict[str, Told]:
-    with sync_client(base_url) as client:
-        told = await asyncio.gather(*(asyncio.to_thread(_sync, client, call) for call in calls))
+    loop = asyncio.get_running_loop()
+    with sync_client(base_url) as client, ThreadPoolExecutor(AT_ONCE) as threads:
+        one = functools.partial(_sync, client)
+        told = await asyncio.gather(*(loop.run_in_executor(threads, one, call) for call in calls))
     return {call.name: one for call, one in zip(calls, told, strict=True)}
 
 

@@ -54,7 +54,7 @@ class Kind:
     @property
     def params(self) -> Payload:
         """The parameters that an application gives the SDK."""
-        said = {
+        said: dict[str, Payload] = {
             "chat": {"messages": [{"role": "user", "content": "Tell."}]},
             "completions": {"prompt": "Tell."},
             "responses": {"input": "Tell."},

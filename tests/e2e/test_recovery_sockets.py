@@ -6,6 +6,7 @@ import asyncio
 from typing import Any
 
 import pytest
+import pytest_asyncio
 
 from e2e.child import QUICK, Proxy, idle
 from e2e.conftest import Starter
@@ -26,20 +27,26 @@ def begun(model: str, end: End, content: int = 5, endpoint: str = "chat_completi
     return cut(stream_for(Asked(endpoint, model), 1), content, end)
 
 
+@pytest_asyncio.fixture(loop_scope="session")
+async def soon(started: Starter, upstream: MisbehavingUpstream) -> Proxy:
+    """Return a proxy that calls an upstream stalled soon."""
+    return await started(upstream.base_url, *QUICK, "--stall-timeout-s", "0.4")
+
+
 # --- deterministic requests -----------------------------------------------------------------
 
 
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("fields", [{"temperature": 0}, {"seed": 7}])
 async def test_a_deterministic_answer_that_breaks_is_made_whole(
-    proxy: Proxy, upstream: MisbehavingUpstream, way: str, fields: dict[str, Any]
+    soon: Proxy, upstream: MisbehavingUpstream, way: str, fields: dict[str, Any]
 ) -> None:
     """Other borders and another id in the second attempt; one text, identity, role and end."""
     model = f"det-{way}-{next(iter(fields))}"
     upstream.script(model, [begun(model, WAYS[way]), whole(model)])
-    before = await idle(proxy)
-    got = await stream(proxy.port, model, **fields)
-    counted = (await idle(proxy)).since(before)
+    before = await idle(soon)
+    got = await stream(soon.port, model, **fields)
+    counted = (await idle(soon)).since(before)
     check_joined(got)
     first, second = asked_for(upstream, model)
     assert first == second
@@ -164,14 +171,14 @@ async def test_a_client_that_leaves_at_the_seam_is_left_at_once_upstream(
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("endpoint", ["chat_completions", "completions", "responses"])
 async def test_an_answer_that_may_differ_is_never_asked_for_twice(
-    proxy: Proxy, upstream: MisbehavingUpstream, endpoint: str, way: str
+    soon: Proxy, upstream: MisbehavingUpstream, endpoint: str, way: str
 ) -> None:
     """Once content was given: one request upstream, and an honest error."""
     model = f"once-{endpoint}-{way}"
     upstream.script(model, [begun(model, WAYS[way], 5, endpoint), whole_of(model, endpoint)])
-    before = await idle(proxy)
-    got = await stream(proxy.port, model, endpoint, temperature=0.7)
-    counted = (await idle(proxy)).since(before)
+    before = await idle(soon)
+    got = await stream(soon.port, model, endpoint, temperature=0.7)
+    counted = (await idle(soon)).since(before)
     check_failed(got, endpoint)
     assert len(asked_for(upstream, model)) == 1
     assert recoveries(counted) == {}

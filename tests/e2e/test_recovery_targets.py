@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from e2e.child import QUICK
+from e2e.child import QUICK, Proxy, idle
 from e2e.conftest import Starter
-from e2e.retold import Heard, asked_for, check_joined, cut, whole
+from e2e.retold import Heard, asked_for, check_joined, cut, recoveries, whole
 from e2e.stage import CHUNKED, EVENT_STREAM, Exchange, Stage
 from e2e.wire import HEARTBEAT, PATHS, Pairs, Reply, asking, check_complete, connected, stream
 from proxy.demo.answers import Answer, Asked, Pause, error_reply, sse
@@ -34,11 +34,23 @@ PART = "Whole streams end well, and"
 REST = TEXT.removeprefix(PART)
 
 
-@pytest_asyncio.fixture(loop_scope="session")
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def other() -> AsyncIterator[MisbehavingUpstream]:
     """Return the upstream that is fallen back to."""
     async with MisbehavingUpstream() as server:
         yield server
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def helped(
+    started: Starter,
+    upstream: MisbehavingUpstream,
+    other: MisbehavingUpstream,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Proxy:
+    """Return a proxy that falls back to the other upstream, which has no key of its own."""
+    flags = configured(tmp_path_factory.mktemp("helped"), towards(other))
+    return await started(upstream.base_url, *QUICK, *flags)
 
 
 def configured(folder: Path, text: str) -> tuple[str, str]:
@@ -74,7 +86,7 @@ async def test_a_fallback_with_a_key_of_its_own_never_sees_the_client_s(
     upstream.script("keyed", BUSY)
     other.script("keyed", whole("keyed"))
     check_complete(await stream(proxy.port, "keyed", headers=CLIENT))
-    [sent] = other.requests
+    [sent] = [request for request in other.requests if request.model == "keyed"]
     assert sent.header("authorization") == f"Bearer {KEY}"
     assert sent.header("x-title") == "ours"
     assert not any(sent.header(name) for name in ("api-key", "x-api-key", "cookie"))
@@ -87,14 +99,13 @@ async def test_a_fallback_with_a_key_of_its_own_never_sees_the_client_s(
 
 
 async def test_a_fallback_without_a_key_gets_the_client_s(
-    alone: Starter, upstream: MisbehavingUpstream, other: MisbehavingUpstream, tmp_path: Path
+    helped: Proxy, upstream: MisbehavingUpstream, other: MisbehavingUpstream
 ) -> None:
     """What the client sent as its key goes to whoever is asked; a cookie to nobody."""
-    proxy = await alone(upstream.base_url, *QUICK, *configured(tmp_path, towards(other)))
     upstream.script("unkeyed", BUSY)
     other.script("unkeyed", whole("unkeyed"))
-    check_complete(await stream(proxy.port, "unkeyed", headers=CLIENT))
-    [sent] = other.requests
+    check_complete(await stream(helped.port, "unkeyed", headers=CLIENT))
+    [sent] = [request for request in other.requests if request.model == "unkeyed"]
     assert sent.header("authorization") == "Bearer sk-client"
     assert sent.header("api-key") == "client-azure-key"
     assert sent.header("x-api-key") == "client-other-key"
@@ -102,28 +113,30 @@ async def test_a_fallback_without_a_key_gets_the_client_s(
 
 
 async def test_another_upstream_finishes_a_deterministic_answer(
-    alone: Starter, upstream: MisbehavingUpstream, other: MisbehavingUpstream, tmp_path: Path
+    helped: Proxy, upstream: MisbehavingUpstream, other: MisbehavingUpstream
 ) -> None:
     """The primary cuts every attempt after content; the other's same words are joined on."""
-    proxy = await alone(upstream.base_url, *QUICK, *configured(tmp_path, towards(other)))
     upstream.script("shared", lambda asked, attempt: cut(stream_for(asked, attempt), GIVEN))
     other.script("shared", whole("shared", 9))
-    check_joined(await stream(proxy.port, "shared", temperature=0))
+    before = await idle(helped)
+    check_joined(await stream(helped.port, "shared", temperature=0))
+    counted = (await idle(helped)).since(before)
     assert len(asked_for(upstream, "shared")) == 3
     assert asked_for(other, "shared") == asked_for(upstream, "shared")[:1]
-    assert [outcome for _, _, outcome in proxy.incidents()] == ["replayed", "replayed", "fell_back"]
+    cause = ("cut_between_events", "mid_content")
+    assert counted.incidents == {(*cause, "replayed"): 2.0, (*cause, "fell_back"): 1.0}
+    assert recoveries(counted) == {("replay", "failed"): 2.0, ("fallback", "success"): 1.0}
 
 
 async def test_recovery_off_means_that_nobody_else_is_asked(
-    alone: Starter, upstream: MisbehavingUpstream, other: MisbehavingUpstream, tmp_path: Path
+    helped: Proxy, upstream: MisbehavingUpstream, other: MisbehavingUpstream
 ) -> None:
     """The header keeps a request from the fallback: one attempt, the upstream's own error."""
-    proxy = await alone(upstream.base_url, *QUICK, *configured(tmp_path, towards(other)))
     upstream.script("alone", BUSY)
-    got = await stream(proxy.port, "alone", headers=[("X-Wholestream-Recovery", "off")])
+    got = await stream(helped.port, "alone", headers=[("X-Wholestream-Recovery", "off")])
     assert (got.status, got.error["code"]) == (503, "overloaded")
     assert len(asked_for(upstream, "alone")) == 1
-    assert other.requests == []
+    assert asked_for(other, "alone") == []
 
 
 async def test_a_dead_primary_is_no_matter_where_there_is_another(
@@ -133,7 +146,7 @@ async def test_a_dead_primary_is_no_matter_where_there_is_another(
     proxy = await alone("http://127.0.0.1:9/v1", *QUICK, *configured(tmp_path, towards(other)))
     other.script("dead", whole("dead"))
     check_complete(await stream(proxy.port, "dead"))
-    assert len(other.requests) == 1
+    assert len(asked_for(other, "dead")) == 1
 
 
 # --- continuation ---------------------------------------------------------------------------

@@ -54,6 +54,8 @@ CALLS = {
 }
 """Where in an answer a call is begun and not complete, in whole events."""
 
+Read = Callable[[Any], Any]
+
 FALLBACK = """
 max_attempts = 1
 [recovery]
@@ -210,14 +212,14 @@ def _wrong(case: Case, told: Told, wanted: Told) -> str:
     return ""
 
 
-def _reads(case: Case, part: str) -> list[Callable[[Any], Any]]:
+def _reads(case: Case, part: str) -> list[Read]:
     """Return what must be the same in a part, as functions of it."""
+    made: dict[str, list[Read]] = {"items": [heard], "done": [sorted_done], "final": [dict]}
     if case.polled:  # told from one object: whole, but in events of its own
-        return {"items": [joined, landmarks], "done": [landmarks], "final": [dict]}[part]
+        made |= {"items": [joined, landmarks], "done": [landmarks]}
     if case.is_over:
-        whole = {"items": lambda items: without_late(heard(items)), "final": without_late}
-        return [whole.get(part, sorted_done)]
-    return [{"items": heard, "done": sorted_done, "final": dict}[part]]
+        made |= {"items": [lambda items: without_late(heard(items))], "final": [without_late]}
+    return made[part]
 
 
 async def _judged(

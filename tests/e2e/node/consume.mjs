@@ -8,7 +8,7 @@
 import process from 'node:process';
 import { text } from 'node:stream/consumers';
 
-const AT_ONCE = 16;
+const AT_ONCE = 32;
 const DONE_EVENTS = ['content.done', 'refusal.done', 'tool_calls.function.arguments.done'];
 
 async function items(stream) {
