@@ -98,6 +98,12 @@ class Ledger:
         """Note what became of the last incident in the end."""
         self.incidents[-1] = replace(self.incidents[-1], outcome=outcome)
 
+    def left(self) -> None:
+        """Note that the client left: nobody will know whether its answer would have been saved."""
+        if self.joining:
+            self.amend(IncidentOutcome.CLIENT_GONE)
+        self._plan = None
+
     def report(
         self, outcome: StreamOutcome, usage: bytes, attempts: tuple[str, ...], *, capped: bool
     ) -> Report:

@@ -231,8 +231,7 @@ class StreamSession:
         if self.state not in FINAL:
             self._outcome = StreamOutcome.CLIENT_CLOSED
             self._course.breaker.released()
-            if self._ledger.joining:
-                self._ledger.amend(IncidentOutcome.CLIENT_GONE)
+            self._ledger.left()
 
     def passed_on(self, end: AttemptEnd, now: float) -> None:
         """Note that the upstream's answer was no stream and went to the client as it was."""

@@ -110,10 +110,20 @@ def test_the_first_rule_whose_glob_matches_the_model_decides(
     assert route(ask(model=model), Policy(fallbacks=rules)) == (A, *targets)
 
 
-def test_a_rule_for_everything_holds_for_a_request_without_a_model() -> None:
-    """An upload, or a body that cannot be read."""
-    policy = Policy(fallbacks=(Fallback(("*",), (B,)),))
-    assert route(Request("POST", "/x", None), policy) == (A, B)
+@pytest.mark.parametrize(
+    "request_",
+    [
+        Request("POST", "/chat/completions", b"{}"),
+        Request("POST", "/chat/completions", b"no json"),
+        Request("POST", "/audio/transcriptions", None),
+        Request("GET", "/responses/resp_1?stream=true"),
+        ask(recovery=False),
+    ],
+    ids=["no model", "no JSON", "upload", "re-attachment", "recovery off"],
+)
+def test_what_only_the_primary_can_answer_has_no_fallback(request_: Request) -> None:
+    """What it asks for lives there, or no other model could be named, or none is wanted."""
+    assert route(request_, Policy(fallbacks=(Fallback(("*",), (B,)),))) == (A,)
 
 
 def test_the_primary_has_the_continuation_that_was_declared_for_it() -> None:
@@ -307,15 +317,6 @@ def test_a_refusal_of_a_repetition_is_the_answer() -> None:
     assert way.refuse(400) is None
     assert way.course.cause is not None
     assert way.course.cause.fault is Fault.HTTP_STATUS
-
-
-def test_a_body_without_a_model_goes_to_targets_that_need_none() -> None:
-    """In an upload no other model can be named; one that is taken as it is may be asked."""
-    request = Request("POST", "/chat/completions", b"no json")
-    named = Policy(fallbacks=(Fallback(("*",), (C,)),))
-    assert Way(named, request).fail(Fault.STALL) is None
-    same = Policy(fallbacks=(Fallback(("*",), (B,)),))
-    assert Way(same, request).fail(Fault.STALL) is not None
 
 
 # --- the budget ---

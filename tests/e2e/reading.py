@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import gc
 import json
 import os
 import shutil
@@ -48,8 +49,10 @@ async def read_all(base_url: str, calls: Iterable[Call]) -> dict[str, Told]:
         group = {"python": "sync", "python-async": "async"}.get(call.sdk, "node")
         by_sdk.setdefault(group, []).append(call)
     ways = {"sync": _in_threads, "async": _in_loop, "node": _in_node}
-    told = await asyncio.gather(*(ways[group](base_url, few) for group, few in by_sdk.items()))
-    return {name: one for few in told for name, one in few.items()}
+    found: dict[str, Told] = {}
+    for group, few in by_sdk.items():  # one after another: threads must not collect a loop's streams
+        found.update(await ways[group](base_url, few))
+    return found
 
 
 # --- Python ---------------------------------------------------------------------------------
@@ -72,6 +75,9 @@ async def _in_loop(base_url: str, calls: list[Call]) -> dict[str, Told]:
                 return await _async(client, call)
 
         told = await asyncio.gather(*map(one, calls))
+    # What the SDK left to the collector must not be left to one that runs in another thread.
+    gc.collect()
+    await asyncio.sleep(0.01)
     return {call.name: one for call, one in zip(calls, told, strict=True)}
 
 

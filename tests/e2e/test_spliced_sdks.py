@@ -54,6 +54,7 @@ CALLS = {
 }
 """Where in an answer a call is begun and not complete, in whole events."""
 
+BOTH = ("helper", "raw")
 Read = Callable[[Any], Any]
 
 FALLBACK = """
@@ -68,12 +69,16 @@ to = [{ model = "gpt-lighthouse" }]
 
 @dataclass(frozen=True)
 class Scene:
-    """A way to set the proxy, the streams to cut, and the strategies that must be seen at work."""
+    """A way to set the proxy, the streams to cut, and the strategies that must be seen at work.
+
+    Helpers read all of them, ``ways`` says who else does; what has no helper is read raw.
+    """
 
     flags: tuple[str, ...]
     cases: tuple[Case, ...]
     strategies: set[str]
     results: set[str] = field(default_factory=lambda: {"success"})
+    ways: tuple[str, ...] = ("helper",)
 
 
 def _again() -> Iterator[Case]:
@@ -106,7 +111,7 @@ def _late() -> Iterator[Case]:
     """Be silent behind the openers until they are given, then break off."""
     for kind in KINDS.values():
         at = sum(map(len, kind.events[: kind.openers]))
-        for events in range(kind.openers, kind.finished, 2):
+        for events in range(kind.openers, kind.finished, 3):
             case = cut(kind, events)
             case.had = case.given
             first = case.attempts[0]
@@ -139,6 +144,7 @@ SCENES = {
         _ALWAYS,
         tuple(_again()),
         {"restart", "replay", "resume"},
+        ways=BOTH,
     ),
     "replay of a replay": Scene(_ALWAYS, tuple(_twice()), {"replay"}, {"failed", "success"}),
     "refused resume": Scene(_ALWAYS, tuple(_polled()), {"resume"}, {"failed", "success"}),
@@ -146,6 +152,7 @@ SCENES = {
         (*_ALWAYS, "--commit-after-s", "0.05", "--heartbeat-s", "0.1"),
         tuple(_late()),
         {"restart", "replay", "resume"},
+        ways=BOTH,
     ),
     "hold all": Scene(
         ("--recovery-hold", "all", "--recovery-replay", "never"),
@@ -188,16 +195,18 @@ def fallback_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 # --- asking ---------------------------------------------------------------------------------
 
 
-def _calls(stage: Stage, cases: list[Case], sdks: tuple[Sdk, ...]) -> Iterator[tuple[Case, Call]]:
-    """Ask for each case in every way that its endpoint has, of an upstream that plays it."""
-    for case, sdk, way in product(cases, sdks, ("helper", "raw")):
+def _calls(
+    stage: Stage, cases: list[Case], sdks: tuple[Sdk, ...], ways: tuple[str, ...] = BOTH
+) -> list[tuple[Case, Call]]:
+    """Ask for each case in several ways, of an upstream that plays it."""
+    made = []
+    for case, sdk in product(cases, sdks):
         family = case.kind.family
-        if (family, way) == ("completions", "helper"):
-            continue
-        name = f"{case.name}/{sdk}/{way}"
-        own = replace(case, name=name)
-        headers = dict([stage.plays(name, own.play)])
-        yield own, Call(name, sdk, f"{family} {way}", case.kind.params, headers)
+        for way in ("raw",) if family == "completions" else ways:
+            own = replace(case, name=f"{case.name}/{sdk}/{way}")
+            headers = dict([stage.plays(own.name, own.play)])
+            made.append((own, Call(own.name, sdk, f"{family} {way}", case.kind.params, headers)))
+    return made
 
 
 def _wrong(case: Case, told: Told, wanted: Told) -> str:
@@ -223,11 +232,11 @@ def _reads(case: Case, part: str) -> list[Read]:
 
 
 async def _judged(
-    proxy: Proxy, stage: Stage, cases: tuple[Case, ...], sdks: tuple[Sdk, ...]
+    proxy: Proxy, stage: Stage, scene: Scene, sdks: tuple[Sdk, ...]
 ) -> tuple[dict[str, str], Metrics]:
-    kinds = {case.kind.name: case.kind for case in cases}
+    kinds = {case.kind.name: case.kind for case in scene.cases}
     wholes = [case for kind in kinds.values() for case in uncut(kind)]
-    calls = list(_calls(stage, [*wholes, *cases], sdks))
+    calls = _calls(stage, [*wholes, *scene.cases], sdks, scene.ways)
     before = await idle(proxy)
     told = await read_all(proxy.base_url, [call for _, call in calls])
     counted = (await idle(proxy)).since(before)
@@ -253,7 +262,7 @@ async def test_what_an_application_has_of_a_spliced_stream_is_what_it_has_of_an_
     scene = SCENES[name]
     file = (str(fallback_file),) if name == "fallback" else ()
     proxy = await started(stage.base_url, *CALM, *scene.flags, *file)
-    wrong, counted = await _judged(proxy, stage, scene.cases, SDKS[language])
+    wrong, counted = await _judged(proxy, stage, scene, SDKS[language])
     assert wrong == {}
     results = counted.labelled("wholestream_recoveries_total", "strategy", "result")
     assert {result for _, result in results} == scene.results
@@ -268,7 +277,7 @@ async def test_every_reader_has_the_whole_of_an_uncut_answer(
     """What spliced streams are held against is what the upstream said."""
     proxy = await started(stage.base_url, *CALM, *_ALWAYS)
     cases = [case for kind in KINDS.values() for case in uncut(kind)[:1]]
-    calls = list(_calls(stage, cases, SDKS[language]))
+    calls = _calls(stage, cases, SDKS[language])
     told = await read_all(proxy.base_url, [call for _, call in calls])
     for case, call in calls:
         due = joined(case.kind.payloads)
@@ -292,7 +301,7 @@ async def test_where_the_second_answer_is_another_one_every_reader_raises_an_api
         replace(cut(kind, kind.finished - 1, kind.told_otherwise()), strange=True)
         for kind in KINDS.values()
     ]
-    calls = list(_calls(stage, cases, SDKS[language]))
+    calls = _calls(stage, cases, SDKS[language])
     before = await idle(proxy)
     told = await read_all(proxy.base_url, [call for _, call in calls])
     caught = {name: one.get("error", one) for name, one in told.items()}
