@@ -78,9 +78,10 @@ class Breaker:
             return True
         return not self._probing and now - self._opened >= self._open_s
 
-    def begin(self) -> None:
-        """Note an attempt; on an open circuit it is the probe."""
-        self._probing = self.is_open
+    def begin(self) -> bool:
+        """Note an attempt; say whether it is the probe, which it is on an open circuit."""
+        self._probing = self._probing or self.is_open
+        return self.is_open
 
     def answered(self) -> None:
         """Note that an attempt gave content."""
@@ -103,7 +104,7 @@ class Breaker:
             self._opened = now
 
     def released(self) -> None:
-        """Note that an attempt ended without saying anything about the target."""
+        """Note that a probe ended without saying anything about the target."""
         self._probing = False
 
 

@@ -106,6 +106,7 @@ class Course:
         self.cap_s: float | None = None
         """The age at which attempts on one target were cut twice."""
         self._capped_at = -1
+        self._probes = False
 
     @property
     def target(self) -> Target:
@@ -133,8 +134,8 @@ class Course:
         self._note_age(cause, grammar)
         self._reason = cause.fault.value
         refused = cause.error is not None and not cause.error.transient
-        # Who refuses a request is well.
-        self.breaker.released() if refused else self.breaker.failed(now)
+        # Who refuses a request is well, and an idle connection that died says nothing.
+        self.released() if refused or cause.end.stale else self.breaker.failed(now)
         if self._helps and self.cause is not None:
             if refused and self.tries[-1].strategy != "resume":
                 # A target that will not have the request at all does not hide what went wrong.
@@ -176,6 +177,11 @@ class Course:
         self._helps = False
         self.breaker.answered()
 
+    def released(self) -> None:
+        """Note that the attempt ended without saying anything about its target."""
+        if self._probes:
+            self.breaker.released()
+
     def rule_out(self) -> None:
         """Note that the attempt's way does not fit this target, or that it refuses altogether."""
         if self._kind:
@@ -215,7 +221,7 @@ class Course:
 
     def _begin(self, strategy: str, reason: str, *, free: bool = False) -> None:
         self._spent[self._at] += not free
-        self.breaker.begin()
+        self._probes = self.breaker.begin()
         self.tries.append(Try(strategy, reason, self.target))
 
     def _note_age(self, cause: Cause, grammar: Grammar) -> None:

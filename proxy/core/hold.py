@@ -44,7 +44,7 @@ class Hold:
             return self._wait(event, self._rest)
         if self._mode == "tool_calls" and grammar.in_call(event):
             waiting = self._wait(event, self._rest)
-            return waiting if grammar.open_calls else self.release()
+            return waiting if grammar.open_calls else [*waiting, *self.release()]
         if self._rest:  # text of another choice streams on
             return [*self._openers_out(), event]
         return [*self.release(), event]
@@ -69,7 +69,7 @@ class Hold:
 
     def _wait(self, event: Event, among: list[Event]) -> list[Event]:
         among.append(event)
-        self.size += len(event.data)
+        self.size += len(event.encode())
         if self.size <= self._cap:
             return []
         # The hold must not grow without bound, nor fail a healthy stream: it ends early.
@@ -78,5 +78,5 @@ class Hold:
 
     def _openers_out(self) -> list[Event]:
         openers, self.openers = self.openers, []
-        self.size -= sum(len(event.data) for event in openers)
+        self.size -= sum(len(event.encode()) for event in openers)
         return openers

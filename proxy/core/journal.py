@@ -11,13 +11,20 @@ from dataclasses import dataclass, field
 
 from proxy.core.sse import Event
 
+_IDENTIFYING = 4
+"""So many events are remembered in any case: an error event needs the identity in them."""
+
 
 @dataclass(slots=True)
 class Journal:
-    """Grows with the stream. ``cap`` bounds in bytes what is remembered."""
+    """Grows with the stream. ``cap`` bounds in bytes what is remembered.
+
+    ``after`` is the sequence number after which the client asked to go on, or -1.
+    """
 
     cap: int
     keeps: bool = False
+    after: int = -1
     events: int = 0
     size: int = 0
     content: bool = False
@@ -48,6 +55,6 @@ class Journal:
         self._kept += size
         if self._kept > self.cap:
             self.full = True
-            del self.given[1:]  # the first one has the identity, which an error event needs
+            del self.given[_IDENTIFYING:]
             return
         self.given.append(event)

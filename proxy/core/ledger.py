@@ -51,10 +51,11 @@ class Ledger:
         """Note that an attempt begins, with what of an earlier one still waits."""
         self._before = (self._journal.events + hold.held, self._journal.size + hold.size)
 
-    def discard(self, attempt: Attempt) -> None:
-        """Count what was received in an attempt and went to nobody."""
+    def discard(self, attempt: Attempt, kept: Hold | None = None) -> None:
+        """Count what was received in an attempt and goes to nobody; ``kept`` still waits."""
         events, size = self._before
-        given, sent = self._journal.events - events, self._journal.size - size
+        given = self._journal.events + (kept.held if kept else 0) - events
+        sent = self._journal.size + (kept.size if kept else 0) - size
         self.discarded_events += max(0, attempt.grammar.events - max(0, given))
         self.discarded_bytes += max(0, attempt.received - max(0, sent))
 

@@ -9,15 +9,16 @@ from proxy.core.attempt import Attempt
 from proxy.core.hold import Hold
 from proxy.core.journal import Journal
 from proxy.core.policy import Policy
+from proxy.core.request import Request
 from proxy.core.sse import Event
 
 
 class Outlet:
     """Everything that the client of one stream is given goes through here."""
 
-    def __init__(self, policy: Policy, *, keeps: bool) -> None:
+    def __init__(self, request: Request, policy: Policy, *, keeps: bool) -> None:
         """Start with nothing given; ``keeps`` says whether content is remembered."""
-        self.journal = Journal(policy.journal_max_bytes, keeps)
+        self.journal = Journal(policy.journal_max_bytes, keeps, request.starting_after)
         self.hold = Hold(policy)
         self.answered = False
         """Whether a 200 is out, or must go out with the bytes returned."""

@@ -43,7 +43,7 @@ class StreamSession:
         self._policy = policy
         self._budget = budget
         self._course = Course(request, policy, budget, breakers or Breakers())
-        self._out = Outlet(policy, keeps=may_join(request, policy))
+        self._out = Outlet(request, policy, keeps=may_join(request, policy))
         self._journal = self._out.journal
         self._ledger = Ledger(self._journal)
         self._outcome: StreamOutcome | None = None
@@ -201,8 +201,7 @@ class StreamSession:
 
     def _follow(self, plan: Plan, body: bytes) -> Open:
         self._ledger.planned(plan)
-        if not plan.goes_on:
-            self._ledger.discard(self._attempt)
+        self._ledger.discard(self._attempt, self._out.hold if plan.goes_on else None)
         self._go(Signal.SPLICE if self._journal.events else Signal.RESTART)
         # A background response that is left before it runs may stay queued (protocol of the API).
         keep = plan.goes_on and not self._journal.content
@@ -230,7 +229,7 @@ class StreamSession:
         """Note that the client left."""
         if self.state not in FINAL:
             self._outcome = StreamOutcome.CLIENT_CLOSED
-            self._course.breaker.released()
+            self._course.released()
             self._ledger.left()
 
     def passed_on(self, end: AttemptEnd, now: float) -> None:
@@ -254,7 +253,7 @@ class StreamSession:
         if self.state in FINAL:
             return Finish()
         self._outcome = StreamOutcome.ABORTED
-        self._course.breaker.released()
+        self._course.released()
         self._ledger.recovered("failed")
         self._go(Signal.GIVE_UP)
         if self._out.answered:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from support import CREATED, HI, ROLE, RUNNING, STOP, ask, chunk, lifecycle, raw, spoken
+from support import CREATED, HI, ROLE, RUNNING, STOP, ask, chunk, lifecycle, raw, spoken, sse
 
 from proxy.core.grammars import Grammar, grammar_for
 from proxy.core.hold import Hold
@@ -245,7 +245,7 @@ def test_an_event_that_only_looks_like_a_call_is_not_held(odd: dict[str, Any]) -
 )
 def test_a_hold_that_grows_past_its_cap_ends_early(mode: str, events: list[Any]) -> None:
     """A healthy stream is never failed for it; from then on nothing but openers waits."""
-    size = sum(len(raw(event)) for event in events[:2])
+    size = len(sse(*events[:2]))
     held = Held(hold=mode, journal_max_bytes=size)
     assert held.take(*events) == [[], [], events]
     assert held.hold.size == 0

@@ -32,21 +32,22 @@ def test_openers_are_always_remembered_and_content_only_where_it_is_of_use() -> 
         assert journal.last is TEXT
 
 
-def test_past_its_cap_nothing_but_the_first_event_is_remembered() -> None:
-    """It has the identity, which an error event needs; nothing can be joined on any more."""
-    size = len(OPENER.encode()) + len(TEXT.encode())
+def test_past_its_cap_nothing_but_the_first_events_is_remembered() -> None:
+    """They have the identity, which an error event needs; nothing can be joined on any more."""
+    size = len(OPENER.encode()) + 4 * len(TEXT.encode())
     journal = Journal(size, keeps=True)
     journal.give(OPENER)
-    journal.give(TEXT)
-    assert journal.given == [OPENER, TEXT]
+    for _ in range(4):
+        journal.give(TEXT)
+    assert journal.given == [OPENER, *[TEXT] * 4]
     assert journal.complete
     journal.give(MORE)
-    assert journal.given == [OPENER]
+    assert journal.given == [OPENER, *[TEXT] * 3]
     assert journal.full
     assert not journal.complete
     journal.give(MORE)
-    assert journal.given == [OPENER]
-    assert (journal.events, journal.last) == (4, MORE)
+    assert journal.given == [OPENER, *[TEXT] * 3]
+    assert (journal.events, journal.last) == (7, MORE)
 
 
 def test_an_event_larger_than_the_cap_is_given_and_not_remembered() -> None:

@@ -376,5 +376,13 @@ def test_some_items_can_never_be_joined_on_to(item: dict[str, Any], word: str) -
 
 def test_what_is_no_object_has_no_parts() -> None:
     """Whatever was given can be looked at."""
-    for seam in (chat(b"5", b"[DONE]", b"{"), responses(b"5", b"null", b"{}")):
+    for seam in (chat(b"[DONE]", b"{}"), responses(b"{}")):
         assert (seam.texts, seam.sealed) == ({}, "")
+
+
+@pytest.mark.parametrize("data", [b"5", b"null", b"[1]", b"{", b'{"a":' * 101 + b"1" + b"}" * 101])
+def test_behind_what_cannot_be_taken_apart_nothing_is_joined(data: bytes) -> None:
+    """Nobody could say whether it comes again."""
+    for seam in (chat(data), responses(data)):
+        assert seam.texts == {}
+        assert seam.sealed

@@ -15,8 +15,8 @@ from typing import Any
 import openai
 
 from e2e.faultlist import (
-    CATALOGUE,
     FALLBACK,
+    FAULTS,
     PREFILL_CODE,
     SLACK_S,
     Call,
@@ -43,9 +43,8 @@ class Provider:
         """Take the server that is to play the provider."""
         self.upstream = upstream
         self.prefills = 0
-        for fault in CATALOGUE.faults:
-            made = fault.provider()
-            upstream.script(model_of(fault), made)
+        for fault in FAULTS.values():
+            upstream.script(model_of(fault), fault.provider())
         upstream.script("alive", healthy)
         upstream.script(FALLBACK, self._answer_unless_prefilled)
 
@@ -86,13 +85,13 @@ class Bench:
     @property
     def verdicts(self) -> dict[str, Verdict]:
         """The verdict on each run."""
-        return {name: CATALOGUE.by_id[name].verdict(run) for name, run in self.runs.items()}
+        return {name: FAULTS[name].verdict(run) for name, run in self.runs.items()}
 
     async def play(self, *ids: str) -> None:
         """Play scenarios one after another, all of them unless some are named."""
         async with self._client() as client:
-            for name in ids or CATALOGUE.by_id:
-                self.runs[name] = await self._play(client, CATALOGUE.by_id[name])
+            for name in ids or FAULTS:
+                self.runs[name] = await self._play(client, FAULTS[name])
 
     def _client(self) -> openai.AsyncOpenAI:
         return openai.AsyncOpenAI(
@@ -126,7 +125,7 @@ class Bench:
         """Return the verdicts as a table."""
         lines = []
         for name, verdict in self.verdicts.items():
-            fault, run = CATALOGUE.by_id[name], self.runs[name]
+            fault, run = FAULTS[name], self.runs[name]
             asked = f"{len(run.primary):>3} + {len(run.fallback):<2}"
             lines.append(f"{name}  {verdict:<8} {asked} {run.longest_s:6.2f} s  {fault.title}")
             lines += [f"     {failed}" for failed in fault.failed_checks(run)]

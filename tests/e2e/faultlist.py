@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import Literal, TypeAlias
 
 from proxy.demo.answers import Answer, Answering, Asked, Pause, Piece, error_reply, sse
@@ -221,20 +220,9 @@ _AT_MOST_6: dict[str, Check] = {"at most 6 attempts": lambda run: len(run.primar
 _ONE: dict[str, Check] = {"one attempt on the primary": lambda run: len(run.primary) == 1}
 
 
-@dataclass(frozen=True)
-class Catalogue:
-    """All faults by id."""
-
-    faults: tuple[Fault, ...]
-
-    @cached_property
-    def by_id(self) -> dict[str, Fault]:
-        """The faults by id."""
-        return {fault.id: fault for fault in self.faults}
-
-
-CATALOGUE = Catalogue(
-    (
+FAULTS: dict[str, Fault] = {
+    fault.id: fault
+    for fault in (
         Fault(
             *("S01", "429 with Retry-After 2, once", lambda: _once(_WAIT_2_S), 40),
             {"at most 2 attempts in 1.5 s": lambda run: run.within(1.5) <= 2},
@@ -298,4 +286,5 @@ CATALOGUE = Catalogue(
             {"usage": lambda run: all(call.usage for call in run.calls)},
         ),
     )
-)
+}
+"""All faults by id."""

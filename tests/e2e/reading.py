@@ -50,7 +50,10 @@ async def read_all(base_url: str, calls: Iterable[Call]) -> dict[str, Told]:
         by_sdk.setdefault(group, []).append(call)
     ways = {"sync": _in_threads, "async": _in_loop, "node": _in_node}
     found: dict[str, Told] = {}
-    for group, few in by_sdk.items():  # one after another: threads must not collect a loop's streams
+    for (
+        group,
+        few,
+    ) in by_sdk.items():  # one after another: threads must not collect a loop's streams
         found.update(await ways[group](base_url, few))
     return found
 
@@ -153,13 +156,19 @@ def _caught(error: Exception) -> Told:
 async def installed() -> None:
     """Install the packages for Node where they are not, or fail and say why."""
     wanted = json.loads((NODE / "package.json").read_text("utf-8"))["dependencies"]
-    if all((NODE / "node_modules" / name).is_dir() for name in wanted):
+    if all(version.endswith(_found(name)) for name, version in wanted.items()):
         return
     npm = shutil.which("npm")
     assert npm, "Node and npm are needed to try the SDK for Node"
     flags = ("--no-audit", "--no-fund", "--ignore-scripts", "--no-package-lock")
     code, out, err = await _run(INSTALL_S, npm, "install", "--engine-strict=false", *flags)
     assert code == 0, f"npm install in {NODE} failed:\n{out.decode()}\n{err.decode()}"
+
+
+def _found(name: str) -> str:
+    """Return the version that is installed, or what no version is."""
+    path = NODE / "node_modules" / name / "package.json"
+    return str(json.loads(path.read_text("utf-8"))["version"]) if path.exists() else "none"
 
 
 async def _in_node(base_url: str, calls: list[Call]) -> dict[str, Told]:

@@ -14,9 +14,9 @@ import pytest_asyncio
 
 from e2e.benchrun import Bench, provider
 from e2e.child import Proxy, start
-from e2e.faultlist import CATALOGUE, FALLBACK, SCALE, SIXTY_WORDS, Call, Run, scaled
+from e2e.faultlist import FALLBACK, FAULTS, SCALE, SIXTY_WORDS, Call, Run, scaled
 
-NAMES = tuple(CATALOGUE.by_id)
+NAMES = tuple(FAULTS)
 RECOVERIES = "wholestream_recoveries_total"
 
 
@@ -112,7 +112,7 @@ def _run(**call: Any) -> Run:
 
 def test_the_four_verdicts_are_told_apart() -> None:
     """Whole, whole with a blemish, told of a failure, and each way to fail."""
-    first = CATALOGUE.by_id["S01"]
+    first = FAULTS["S01"]
     assert first.verdict(_run()) == "pass"
     assert first.verdict(replace(_run(), primary=[1.0, 1.01])) == "partial"
     assert first.verdict(_run(text="A ferry", error="APIError")) == "safe"
@@ -126,7 +126,7 @@ def test_the_four_verdicts_are_told_apart() -> None:
 
 def test_the_way_around_a_refusal_is_partial() -> None:
     """The ideal outcome of S13 is the refusal, with its reason."""
-    refusal, one = CATALOGUE.by_id["S13"], [1.0]
+    refusal, one = FAULTS["S13"], [1.0]
     told = _run(text="", error="BadRequestError", code="content_policy_violation")
     assert refusal.verdict(replace(told, primary=one)) == "pass"
     assert refusal.verdict(replace(_run(), primary=one)) == "partial"

@@ -19,22 +19,9 @@ import pytest_asyncio
 
 from e2e.child import QUICK, Metrics, Proxy, idle
 from e2e.conftest import Starter
+from e2e.heard import heard, joined, landmarks, renamed, sorted_done, without_late
 from e2e.reading import Call, Sdk, Told, installed, read_all
-from e2e.spliced import (
-    KINDS,
-    Attempt,
-    Case,
-    Kind,
-    cut,
-    cuts,
-    heard,
-    joined,
-    landmarks,
-    renamed,
-    sorted_done,
-    uncut,
-    without_late,
-)
+from e2e.spliced import KINDS, Attempt, Case, Kind, cut, cuts, uncut
 from e2e.stage import Stage
 
 CALM = (*QUICK, "--breaker-failures", "1000000")
@@ -267,6 +254,7 @@ async def test_what_an_application_has_of_a_spliced_stream_is_what_it_has_of_an_
     results = counted.labelled("wholestream_recoveries_total", "strategy", "result")
     assert {result for _, result in results} == scene.results
     assert {strategy for strategy, _ in results} == scene.strategies
+    assert {outcome for _, outcome in counted.streams} == {"complete", "recovered"}
 
 
 @pytest.mark.usefixtures("node_packages")

@@ -132,16 +132,15 @@ class ResponsesGrammar(Grammar):
         Flat alone is yielded as an ordinary item by most SDKs, and Codex reads only the second
         (zyycn/codex-proxy-rs#90). The numbers go on after the last one given.
         """
-        last = journal.last
-        given = _loads(last.data).get("sequence_number") if last else None
-        given = given if isinstance(given, int) else journal.events - 1
-        number = max(given, self.request.starting_after) + 1
+        last = _loads(journal.last.data).get("sequence_number") if journal.last else None
+        number = last + 1 if isinstance(last, int) else journal.after + journal.events + 1
         told = error_object(error)
         flat = {"code": told["code"], "message": error.message, "param": error.param}
         first = {"type": "error", "sequence_number": number, **flat, "error": told}
         # As it was given first: what an attempt that did not fit said of it is not to be told.
-        opened = _loads(journal.given[0].data).get("response") if journal.given else None
-        response = opened if isinstance(opened, dict) else _loads(self._response)
+        opened = (_loads(event.data).get("response") for event in journal.given)
+        first_given = (response for response in opened if isinstance(response, dict))
+        response = next(first_given, None) or _loads(self._response)
         response = {"id": "", "object": "response", **response, "output": []}
         response.pop("usage", None)
         response["status"] = "failed"

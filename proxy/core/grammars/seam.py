@@ -12,8 +12,11 @@ import abc
 from typing import Any, NamedTuple
 
 from proxy.core.errors import dumps
-from proxy.core.grammars.base import parse
+from proxy.core.grammars.base import DONE, parse
 from proxy.core.sse import Event
+
+_DEEPEST = 100
+"""No API nests this deep."""
 
 Slot = tuple[str | int, ...]
 """The name of one accumulating text or of one mark."""
@@ -47,6 +50,8 @@ class Seam(abc.ABC):
         texts: dict[Slot, list[str]] = {}
         for event in given:
             found = parsed(event.data)
+            if is_opaque(event, found):
+                self.sealed = "an event was given that cannot be taken apart"
             for piece in self.pieces(found):
                 texts.setdefault(piece.slot, []).append(piece.text)
             for mark in self.marks_of(found):
@@ -87,12 +92,37 @@ class Seam(abc.ABC):
 
 
 def parsed(data: bytes) -> dict[str, Any]:
-    """Decode an event's data; what is no JSON object has no parts."""
+    """Decode an event's data; what is no JSON object, or too deep a one, has no parts."""
     try:
         found = parse(data)
     except (ValueError, RecursionError):
         return {}
-    return found if isinstance(found, dict) else {}
+    if not isinstance(found, dict) or _is_deep(data, found):
+        return {}
+    return found
+
+
+def is_opaque(event: Event, found: dict[str, Any]) -> bool:
+    """Say whether an event has something in it that cannot be taken apart."""
+    return not found and event.data not in {DONE, b"{}"}
+
+
+def _is_deep(data: bytes, found: dict[str, Any]) -> bool:
+    """Say whether walking through a value would come near Python's limit of recursion."""
+    if data.count(b"{") + data.count(b"[") <= _DEEPEST:
+        return False
+    level: list[Any] = [found]
+    for _ in range(_DEEPEST):
+        level = [inner for value in level for inner in _inside(value)]
+        if not level:
+            return False
+    return True
+
+
+def _inside(value: object) -> list[Any]:
+    if isinstance(value, dict):
+        return list(value.values())
+    return value if isinstance(value, list) else []
 
 
 def written(event: Event, found: dict[str, Any]) -> Event:

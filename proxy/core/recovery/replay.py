@@ -13,8 +13,7 @@ from __future__ import annotations
 from typing import Any
 
 from proxy.core.fault import IncidentOutcome
-from proxy.core.grammars.base import DONE
-from proxy.core.grammars.seam import Seam, Slot, parsed, written
+from proxy.core.grammars.seam import Seam, Slot, is_opaque, parsed, written
 from proxy.core.recovery.situation import Plan, Situation
 from proxy.core.recovery.splice import Splice, fitted
 from proxy.core.request import Request
@@ -84,7 +83,9 @@ class Replayed(Splice):
         if self.aligned:
             return fitted(self._seam, self._learned(event))
         found = parsed(event.data)
-        if self.mismatch or event.data == DONE or not found:
+        if is_opaque(event, found):
+            self.mismatch = self.mismatch or "it has an event that cannot be taken apart"
+        if self.mismatch or not found:
             return []
         self._seam.learn(found)
         if self._match(found):

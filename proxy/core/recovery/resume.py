@@ -16,10 +16,9 @@ from urllib.parse import parse_qsl, urlencode
 
 from proxy.core.errors import retryable_status
 from proxy.core.fault import Fault, IncidentOutcome
-from proxy.core.grammars.base import DONE
 from proxy.core.grammars.responses import ResponsesGrammar
 from proxy.core.grammars.responses_seam import ResponsesSeam, output_of
-from proxy.core.grammars.seam import parsed
+from proxy.core.grammars.seam import is_opaque, parsed
 from proxy.core.recovery.replay import Replayed
 from proxy.core.recovery.situation import Plan, Situation
 from proxy.core.recovery.splice import Splice
@@ -123,7 +122,9 @@ class Resumed(Splice):
     def take(self, event: Event) -> list[Event]:
         """Drop what came before, pass what comes next, refuse anything else."""
         found = parsed(event.data)
-        if self.mismatch or event.data == DONE or not found:
+        if is_opaque(event, found):
+            self.mismatch = self.mismatch or "it has an event that cannot be checked"
+        if self.mismatch or not found:
             return []
         number = found.get("sequence_number")
         if isinstance(number, int):
