@@ -211,9 +211,9 @@ class Course:
             ruled_out=frozenset(self._ruled_out.get(self._at, ())),
         )
         plan = climb(situation)
-        if plan is not None and not plan.free and not self._budget.withdraw(now):
-            return None
-        return plan
+        # The budget spares whom is asked again; the next target has a circuit of its own.
+        charged = plan is not None and not plan.free and not plan.onward
+        return plan if not charged or self._budget.withdraw(now) else None
 
     def _next(self, first: int, now: float) -> int | None:
         places = range(first, len(self._route))

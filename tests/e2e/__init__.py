@@ -8,4 +8,8 @@ A package, other than the rest of the tests, because it has a ``conftest`` of it
     wire         a client that sees HTTP chunks; whole events, one ending
     stage        an upstream whose answer is a coroutine of the test
     cuts         streams cut at any byte, and what must come of it
+    faultlist    the sixteen faults of the Failover Bench, and their judge
+    spliced      answers that break and are joined on, of every kind
+    reading      the SDKs for Python and Node, all that an application has of a stream
+    heard        what must be the same of it
 """

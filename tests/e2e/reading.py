@@ -172,6 +172,7 @@ def _found(name: str) -> str:
 
 
 async def _in_node(base_url: str, calls: list[Call]) -> dict[str, Told]:
+    await installed()
     node = shutil.which("node")
     assert node, "Node is needed to try its SDK"
     asked = json.dumps([vars(call) for call in calls]).encode()

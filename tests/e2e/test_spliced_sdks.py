@@ -15,12 +15,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import pytest_asyncio
 
 from e2e.child import QUICK, Metrics, Proxy, idle
 from e2e.conftest import Starter
 from e2e.heard import heard, joined, landmarks, renamed, sorted_done, without_late
-from e2e.reading import Call, Sdk, Told, installed, read_all
+from e2e.reading import Call, Sdk, Told, read_all
 from e2e.spliced import KINDS, Attempt, Case, Kind, cut, cuts, uncut
 from e2e.stage import Stage
 
@@ -31,6 +30,7 @@ SDKS: dict[str, tuple[Sdk, ...]] = {
     "python": ("python", "python-async"),
     "node": ("openai", "openai-6"),
 }
+LANGUAGES = ("python", pytest.param("node", marks=pytest.mark.node))
 FORGOTTEN = [kind for kind in KINDS.values() if not kind.runs_on]
 """All that may be asked again, because the upstream does not keep it."""
 
@@ -165,12 +165,6 @@ SCENES = {
 }
 
 
-@pytest_asyncio.fixture(scope="session", loop_scope="session")
-async def node_packages() -> None:
-    """Have the SDK for Node installed."""
-    await installed()
-
-
 @pytest.fixture(scope="session")
 def fallback_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a file of settings with a fallback, which no flag can say."""
@@ -239,8 +233,7 @@ def _wanted(case: Case) -> str:
 # --- claims ---------------------------------------------------------------------------------
 
 
-@pytest.mark.usefixtures("node_packages")
-@pytest.mark.parametrize("language", SDKS)
+@pytest.mark.parametrize("language", LANGUAGES)
 @pytest.mark.parametrize("name", SCENES)
 async def test_what_an_application_has_of_a_spliced_stream_is_what_it_has_of_an_uncut_one(
     started: Starter, stage: Stage, fallback_file: Path, name: str, language: str
@@ -257,8 +250,7 @@ async def test_what_an_application_has_of_a_spliced_stream_is_what_it_has_of_an_
     assert {outcome for _, outcome in counted.streams} == {"complete", "recovered"}
 
 
-@pytest.mark.usefixtures("node_packages")
-@pytest.mark.parametrize("language", SDKS)
+@pytest.mark.parametrize("language", LANGUAGES)
 async def test_every_reader_has_the_whole_of_an_uncut_answer(
     started: Starter, stage: Stage, language: str
 ) -> None:
@@ -278,8 +270,7 @@ async def test_every_reader_has_the_whole_of_an_uncut_answer(
             ] == []
 
 
-@pytest.mark.usefixtures("node_packages")
-@pytest.mark.parametrize("language", SDKS)
+@pytest.mark.parametrize("language", LANGUAGES)
 async def test_where_the_second_answer_is_another_one_every_reader_raises_an_api_error(
     started: Starter, stage: Stage, language: str
 ) -> None:
