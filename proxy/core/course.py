@@ -6,7 +6,7 @@ ruled out; asks the ladder. Must not know states, or what the client is told.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 
 from proxy.core.budget import Breaker, Breakers, RetryBudget
@@ -73,7 +73,7 @@ def route(request: Request, policy: Policy) -> tuple[Target, ...]:
     primary = Target(continuation=policy.continuation)
     movable = request.method == "POST" and request.replayable and request.recovery
     for fallback in policy.fallbacks if movable and request.model else ():
-        if any(fnmatchcase(request.model, glob) for glob in fallback.models):
+        if request.json and any(fnmatchcase(request.model, glob) for glob in fallback.models):
             return (primary, *fallback.to)
     return (primary,)
 
@@ -212,8 +212,9 @@ class Course:
         )
         plan = climb(situation)
         # The budget spares whom is asked again; the next target has a circuit of its own.
-        charged = plan is not None and not plan.free and not plan.onward
-        return plan if not charged or self._budget.withdraw(now) else None
+        if plan is None or plan.free or plan.onward or self._budget.withdraw(now):
+            return plan
+        return climb(replace(situation, shut=True))
 
     def _next(self, first: int, now: float) -> int | None:
         places = range(first, len(self._route))

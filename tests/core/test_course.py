@@ -322,14 +322,22 @@ def test_a_refusal_of_a_repetition_is_the_answer() -> None:
 # --- the budget ---
 
 
-def test_each_attempt_but_the_first_is_taken_from_the_budget() -> None:
-    """On whichever target; without any left the client is told."""
+def test_asking_the_same_target_again_is_taken_from_the_budget() -> None:
+    """On whichever target; without any left it is spared, and the next one is asked."""
     budget = RetryBudget(0.0, 0.1)
-    way = Way(budget=budget)
+    way = Way(replace(ROUTE, max_attempts=3), budget=budget)
     while way.fail():
         pass
-    assert len(way.asked) == 4
-    assert budget.exhausted == 1
+    assert way.asked == [A, A, A, B, B, C]
+    assert budget.exhausted == 2
+
+
+def test_a_probe_that_is_refused_makes_room_for_another_one() -> None:
+    """A refusal says nothing about the target's health."""
+    way = Way(ALONE, breakers=Breakers(failures=1))
+    way.fail()
+    way.refuse(400)
+    assert way.breakers.of("", "m").allows(99.0)
 
 
 def test_a_stale_connection_is_free_and_does_not_count() -> None:

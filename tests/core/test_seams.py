@@ -386,3 +386,9 @@ def test_behind_what_cannot_be_taken_apart_nothing_is_joined(data: bytes) -> Non
     for seam in (chat(data), responses(data)):
         assert seam.texts == {}
         assert seam.sealed
+
+
+def test_a_wide_event_is_taken_apart_like_any_other() -> None:
+    """Only depth stands in the way, not the number of brackets."""
+    wide = b'{"choices":[{"index":0,"delta":{"content":"Hi"}}],"x":[' + b"[]," * 200 + b"[]]}"
+    assert chat(wide).texts == {(0, "content"): "Hi"}

@@ -37,8 +37,6 @@ def _may(situation: Situation) -> bool:
 
 def _joined(situation: Situation, target: Target) -> tuple[Request, Splice | None] | None:
     request = situation.request.asking(target.model)
-    if request is situation.request and target.model not in {"", request.model}:
-        return None  # its body is no JSON in which another model could be named
     if not situation.journal.content:
         return (request, situation.identity) if restart.may_begin_anew(situation) else None
     splice = replay.joined(situation)

@@ -41,8 +41,6 @@ def joined(situation: Situation) -> Splice | None:
         return None
     if not may_replay(situation.request, situation.policy.replay):
         return None
-    if situation.asked.method != situation.request.method:
-        return None
     # Of a response that the upstream keeps the client may use the id: another is no substitute.
     if not situation.grammar.may_restart(openers_given=True):
         return None

@@ -70,12 +70,10 @@ def _is_refused(situation: Situation) -> bool:
     return STRATEGY in situation.ruled_out or (refused and situation.strategy == STRATEGY)
 
 
-def _poll(situation: Situation, identity: str) -> Plan | None:
-    journal = situation.journal
-    if not journal.complete:
-        return None
+def _poll(situation: Situation, identity: str) -> Plan:
     request = Request("GET", _target(situation, identity, None))
-    splice = Replayed(ResponsesSeam(journal.given), situation.policy.max_event_bytes, loose=True)
+    seam = ResponsesSeam(situation.journal.given)
+    splice = Replayed(seam, situation.policy.max_event_bytes, loose=True)
     return Plan(STRATEGY, IncidentOutcome.RESUMED, request, splice, document=True)
 
 

@@ -23,9 +23,10 @@ class Situation:
 
     ``request`` is the client's own, ``asked`` the one that failed, ``target`` whom it was sent
     to and ``onward`` the next target that may be asked. ``attempts`` counts the attempts made
-    on this target; ``stale_used`` says that the free retry was taken before, ``capped`` that
-    its attempts were cut at the same age, ``shut`` that it refused, or that its circuit is open
-    and there is another target; ``ruled_out`` has the strategies that did not fit here.
+    on this target; ``stale_used`` says that the free retry was taken before, ``capped`` that its
+    attempts were cut at the same age, ``shut`` that it is not to be asked again: it refused, the
+    budget spares it, or its circuit is open and there is another one. ``ruled_out`` has the
+    strategies that did not fit here.
     """
 
     request: Request

@@ -1,0 +1,63 @@
+"""Recoveries at the edge of what they can do: waits too long, answers too odd or too large."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from splices import encode, legacy, run, said
+from support import ANSWER, HI, RESET, ROLE, ask, lifecycle, spoken, sse
+
+from proxy.core.fault import AttemptEnd, Fault
+from proxy.core.policy import Policy
+from proxy.core.request import Request
+
+ALWAYS = Policy(backoff_base_s=0.0, replay="always")
+OPENERS = sse(lifecycle("created", 0), lifecycle("in_progress", 1))
+LATE = AttemptEnd(Fault.HTTP_STATUS, status=503, retry_after_s=999.0, body=b"{}")
+
+
+def test_a_resume_that_is_to_wait_too_long_is_an_honest_error() -> None:
+    """The wait that the upstream asks for is longer than ``retry_after_max_s``."""
+    background = ask("responses", background=True)
+    made = run(background, Policy(), (OPENERS + sse(spoken(2)), RESET), (b"", LATE))
+    assert made.out.startswith(OPENERS + sse(spoken(2)))
+    assert made.outcome == "failed"
+
+
+def test_a_retrieval_of_which_nothing_came_is_asked_for_from_its_beginning() -> None:
+    """There is no number after which it could go on."""
+    request = Request("GET", "/responses/resp_1?stream=true")
+    whole = OPENERS + sse(spoken(2), lifecycle("completed", 3))
+    made = run(request, Policy(backoff_base_s=0.0), (b"", RESET), whole)
+    assert made.out == whole
+    assert made.opens[0].request.target == "/responses/resp_1?stream=true"
+
+
+@pytest.mark.parametrize("odd", [5, '"x"', [1], None])
+def test_behind_a_seam_that_is_not_found_yet_nothing_odd_is_let_in(odd: Any) -> None:
+    """What cannot be taken apart cannot be matched."""
+    made = run(ask(), ALWAYS, (sse(ROLE, HI), RESET), sse(odd) + ANSWER)
+    assert made.out.startswith(sse(ROLE, HI))
+    assert ("replay", "mismatch") in made.recoveries
+    assert made.outcome == "failed"
+
+
+def test_an_answer_that_goes_on_and_on_in_front_of_the_seam_is_dropped() -> None:
+    """Two choices were begun; the second answer tells only one, longer than may be held."""
+    small = Policy(backoff_base_s=0.0, replay="always", journal_max_bytes=2_000)
+    first = encode([said(0, content="a"), said(1, content="b")]).removesuffix(b"data: [DONE]\n\n")
+    second = encode([said(0, content="a" * 50) for _ in range(40)])
+    made = run(ask(n=2), small, (first, RESET), second)
+    assert made.out.startswith(first)
+    assert ("replay", "mismatch") in made.recoveries
+
+
+def test_a_continuation_that_ends_while_it_might_be_an_echo_was_none() -> None:
+    """With nothing but ``[DONE]`` behind it, as some servers end."""
+    request = ask("completions", prompt="Say it: ")
+    policy = Policy(backoff_base_s=0.0, continuation="completions")
+    given = encode([legacy("ding dong ")]).removesuffix(b"data: [DONE]\n\n")
+    made = run(request, policy, (given, RESET), encode([legacy("ding")]))
+    assert made.heard.texts == {(0, "text"): "ding dong ding"}
+    assert made.outcome == "recovered"
