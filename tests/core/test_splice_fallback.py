@@ -257,13 +257,15 @@ def test_each_target_has_its_own_attempts() -> None:
     assert len(made.facts) == 6
 
 
-def test_an_empty_budget_allows_no_plan() -> None:
-    """Neither a restart nor a fallback."""
+def test_an_empty_budget_lets_nobody_be_asked_again_but_the_next_target() -> None:
+    """Who fails is spared; who is well is asked at once."""
     budget = RetryBudget(0.0, 1 / 30)
     assert budget.withdraw(0.0)
-    made = run(TEXT.request, JOINING, (b"", RESET), budget=budget)
-    assert made.opens == []
-    made = run(TEXT.request, JOINING, broken(TEXT.body, TEXT.ends[2]), budget=budget)
+    made = run(TEXT.request, JOINING, (b"", RESET), OTHER, budget=budget)
+    assert targets(made) == ["spare"]
+    check_whole(made, OTHER)
+    alone = replace(JOINING, fallbacks=())
+    made = run(TEXT.request, alone, broken(TEXT.body, TEXT.ends[2]), budget=budget)
     assert made.opens == []
     assert budget.exhausted == 2
 
