@@ -188,9 +188,9 @@ def test_a_call_that_is_new_keeps_its_id() -> None:
 
 @pytest.mark.parametrize("delta", [None, "text"])
 def test_a_choice_without_a_delta_has_nothing_to_fit(delta: Any) -> None:
-    """A chunk that says nothing is not given behind what was given."""
+    """What repeats nothing is let through, whatever it is for."""
     payload = {"choices": [{"index": 0, "delta": delta}]}
-    assert fitted(chat(ROLE), payload) is None
+    assert fitted(chat(ROLE), payload) == payload
 
 
 # --- responses: texts and marks ---
@@ -252,10 +252,12 @@ def test_marks_are_compared_without_what_differs_between_equal_answers(
     assert (seam.marks[mark.slot] == [mark.value]) is same
 
 
-def test_a_text_is_never_closed_against_more_of_it() -> None:
-    """Its ``.done`` is a mark with the whole text, which says so by itself."""
-    seam = responses(spoken(1), done())
+def test_a_text_is_closed_by_its_own_done() -> None:
+    """That of another item closes nothing."""
+    seam = responses(spoken(1), done(output_index=1))
     assert not any(seam.is_closed(slot) for slot in seam.texts)
+    seam = responses(spoken(1), done())
+    assert all(seam.is_closed(slot) for slot in seam.texts)
 
 
 def test_a_mark_is_compared_all_the_way_down() -> None:
@@ -392,3 +394,57 @@ def test_a_wide_event_is_taken_apart_like_any_other() -> None:
     """Only depth stands in the way, not the number of brackets."""
     wide = b'{"choices":[{"index":0,"delta":{"content":"Hi"}}],"x":[' + b"[]," * 200 + b"[]]}"
     assert chat(wide).texts == {(0, "content"): "Hi"}
+
+
+# --- what must not be joined, or only with care ---
+
+
+def test_calls_that_only_their_ids_tell_apart_seal_a_chat() -> None:
+    """Some servers give each call the index 0, or none."""
+    first, second = ({"id": name, "function": {"name": "f"}} for name in "ab")
+    assert chat(chunk(tool_calls=[first]), chunk(tool_calls=[second])).sealed
+    seam = chat(chunk(tool_calls=[first]))
+    seam.learn(chunk(tool_calls=[second]))
+    assert not seam.sealed
+    seam.learn(chunk(tool_calls=[{**second, "id": "c"}]))
+    assert seam.sealed
+
+
+def test_a_signature_seals_a_chat() -> None:
+    """It belongs to the answer that it was made for."""
+    call = {"id": "a", "function": {"name": "f"}, "extra_content": {"signature": "x"}}
+    assert chat(chunk(tool_calls=[call])).sealed
+
+
+def test_an_id_that_was_not_given_yet_is_let_through() -> None:
+    """A null was no id."""
+    seam = chat(chunk(tool_calls=[{"index": 0, "id": None, "function": {"name": "f"}}]))
+    late = chunk(tool_calls=[{"index": 0, "id": "b", "type": "function"}])
+    assert fitted(seam, late) == late
+
+
+def test_a_name_is_closed_once_it_was_given() -> None:
+    """``delete`` never becomes ``delete_all``."""
+    seam = chat(chunk(tool_calls=[{"index": 0, "function": {"name": "delete"}}]))
+    assert seam.is_closed((0, 0, "name"))
+
+
+def test_texts_are_measured_in_the_units_that_json_can_cut() -> None:
+    """Half of a pair may come in one delta, its other half in the next."""
+    halves = chat(chunk(content="\ud83d"), chunk(content="\udc33"))
+    assert halves.texts == chat(chunk(content="\U0001f433")).texts
+    found = chunk(content="\U0001f433!")
+    (piece,) = halves.pieces(found)
+    halves.trim(found, piece, 1)
+    assert found["choices"][0]["delta"]["content"] == "\udc33!"
+    (piece,) = halves.pieces(found)
+    halves.trim(found, piece, 1)
+    assert found["choices"][0]["delta"]["content"] == "!"
+
+
+@pytest.mark.parametrize(("number", "told"), [("1e999", 1.7976931348623157e308), ("NaN", None)])
+def test_what_json_has_no_number_for_is_not_written_again(number: str, told: object) -> None:
+    """Behind a seam data is valid JSON."""
+    assert parsed(b'{"x":%b}' % number.encode()) == {"x": told}
+    negative = told and -told if isinstance(told, float) else None
+    assert parsed(b'{"x":-1e999}') == {"x": negative} or told is None

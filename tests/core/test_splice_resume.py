@@ -207,9 +207,54 @@ def test_what_does_not_fit_is_not_given_but_polled(kind: str) -> None:
     for events in range(1, EVENTS - 1):
         made = resumed(cut_after(events), strangers(events)[kind], document())
         assert cursors(made)[1:] == ["/responses/resp_1"]
-        check_polled(made, events)
         assert b"resp_1x" not in made.out
+        if kind == "another response" and made.outs[1]:
+            # Its items were new ones, so nothing told it from the right one before its end: what
+            # the poll says does not fit them.
+            assert made.outcome == "failed"
+            continue
+        check_polled(made, events)
         assert made.recoveries[-1] == ("resume", "success")
+
+
+def test_a_poll_that_answers_with_another_response_is_an_honest_error() -> None:
+    """Before content and after it."""
+    for events in range(1, EVENTS - 1):
+        made = resumed(cut_after(events), (None, CLOSED), document(id="resp_2"))
+        check_honest(made, events)
+        assert b"resp_2" not in made.out
+
+
+@pytest.mark.parametrize("odd", ["longer", "an item less", "another type"])
+def test_a_poll_that_contradicts_what_was_given_is_an_honest_error(odd: str) -> None:
+    """A text that was closed, an item that was opened, and what it was."""
+    output = json.loads(json.dumps(WHOLE["output"]))
+    events = {"longer": 9, "an item less": EVENTS - 3, "another type": 4}[odd]
+    if odd == "longer":
+        output[0]["content"][0]["text"] += " and more"
+    elif odd == "an item less":
+        del output[1]
+    else:
+        output[0] = {**output[1], "id": output[0]["id"]}
+    made = resumed(cut_after(events), (None, CLOSED), document(output=output))
+    check_honest(made, events)
+
+
+def test_what_an_app_re_attached_to_itself_is_not_told_from_a_poll() -> None:
+    """What it has below the number that it named is not known."""
+    request = Request("GET", "/responses/resp_1?stream=true&starting_after=5")
+    made = run(request, POLICY, (tail(6)[:-20], RESET), (None, CLOSED))
+    assert made.outcome == "failed"
+    assert not any(command.document for command in made.opens)
+
+
+def test_a_resumed_stream_without_numbers_is_not_let_in() -> None:
+    """Nobody could say where it goes on: the response is polled."""
+    left = [{k: v for k, v in e.items() if k != "sequence_number"} for e in BACKGROUND.payloads]
+    for events in range(1, EVENTS - 1):
+        made = resumed(cut_after(events), encode(left), document())
+        assert made.outs[1] == b""
+        check_polled(made, events)
 
 
 def test_an_item_under_another_id_is_not_given() -> None:
@@ -251,17 +296,23 @@ def check_honest(made: Run, events: int) -> None:
     assert made.outcome == "failed"
 
 
-@pytest.mark.parametrize("status", ["incomplete", "cancelled"])
-def test_a_poll_may_find_an_early_end(status: str) -> None:
+def test_a_poll_may_find_an_early_end() -> None:
     """A legal ending is told as what it is, with all the text there is."""
     output = [WHOLE["output"][0]]
     for events in range(1, 10):
-        body = document(status=status, output=output)
+        body = document(status="incomplete", output=output)
         made = resumed(cut_after(events), (None, CLOSED), body)
         heard = made.heard
         assert heard.texts == {(0, "response.output_text"): "Slow boat 🛶"}
-        assert whole_events(made.out)[-1][0] == f"response.{status}".encode()
+        assert whole_events(made.out)[-1][0] == b"response.incomplete"
         assert made.outcome == "recovered"
+
+
+def test_a_poll_may_find_that_it_was_cancelled() -> None:
+    """A stream has no event for that, and none is made up."""
+    for events in range(1, EVENTS - 1):
+        body = document(status="cancelled", output=WHOLE["output"][:1])
+        check_honest(resumed(cut_after(events), (None, CLOSED), body), events)
 
 
 def test_a_poll_may_find_a_failure() -> None:

@@ -7,10 +7,11 @@ compared value by value. A finish reason closes its choice.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 from proxy.core.errors import dumps
-from proxy.core.grammars.seam import Mark, Piece, Seam, Slot
+from proxy.core.grammars.seam import Mark, Piece, Seam, Slot, characters, units
 from proxy.core.sse import Event
 
 _IDENTITY = ("id", "created", "model", "system_fingerprint", "service_tier")
@@ -25,7 +26,8 @@ class ChatSeam(Seam):
         """Take apart what was given."""
         self._identity: dict[str, Any] = {}
         self._roles: set[int] = set()
-        self._calls: set[Slot] = set()
+        self._calls: dict[Slot, dict[str, Any]] = {}
+        self._theirs: dict[Slot, str] = {}
         super().__init__(given)
 
     def pieces(self, found: dict[str, Any]) -> list[Piece]:
@@ -42,7 +44,7 @@ class ChatSeam(Seam):
 
     def trim(self, found: dict[str, Any], piece: Piece, lost: int) -> None:
         """Take text off; its log probabilities go with it, and the padding, which fits no more."""
-        rest = piece.text[lost:]
+        rest = characters(piece.text[lost:])
         if rest:
             piece.home[piece.key] = rest
         else:
@@ -59,8 +61,15 @@ class ChatSeam(Seam):
                 choice[_FINISH] = None
 
     def is_closed(self, slot: Slot) -> bool:
-        """Say whether the choice has its finish reason."""
-        return (slot[0], _FINISH) in self.marks
+        """Say whether the choice has its finish reason, or the slot is a name: it comes once."""
+        return (slot[0], _FINISH) in self.marks or (slot[-1] == "name" and slot in self.texts)
+
+    def learn(self, found: dict[str, Any]) -> None:
+        """Notice calls that only their ids tell apart: nobody could say which is which."""
+        for slot, call in _placed_calls(found):
+            theirs = call.get("id") or ""
+            if theirs and self._theirs.setdefault(slot, theirs) != theirs:
+                self.sealed = "its tool calls have no index of their own"
 
     def fit(self, found: dict[str, Any]) -> bool:
         """Impose the identity; take out roles and tool ids that were given."""
@@ -69,29 +78,31 @@ class ChatSeam(Seam):
                 found[key] = self._identity[key]
             else:
                 found.pop(key, None)  # the first attempt had none
-        opener = "prompt_filter_results" in found and bool(self._identity)
-        left = bool(found.get("usage")) or not (choices_of(found) or opener)
-        for choice in choices_of(found):
-            delta = choice.get("delta")
-            if isinstance(delta, dict):
-                if index_of(choice) in self._roles:
-                    delta.pop("role", None)
-                self._drop_known_calls(index_of(choice), delta)
-            left = left or bool(choice.get(_FINISH) or _pieces(choice))
-        return left or any(_opens(choice) for choice in choices_of(found))
+        choices = choices_of(found)
+        taken = "prompt_filter_results" in found and bool(self._identity) and not choices
+        for choice in choices:
+            taken = self._take_known(index_of(choice), choice.get("delta")) or taken
+        return not taken or any(_is_left(choice) for choice in choices)
 
-    def _drop_known_calls(self, index: int, delta: dict[str, Any]) -> None:
+    def _take_known(self, index: int, delta: object) -> bool:
+        """Take out of a delta what is sent once; say whether there was any."""
+        if not isinstance(delta, dict):
+            return False
+        taken = index in self._roles and delta.pop("role", None) is not None
         kept = []
         for place, call in enumerate(_calls(delta)):
-            if (index, _place(call, place)) in self._calls:
-                call.pop("id", None)
-                call.pop("type", None)
-            if any(_body(call)) or call.get("id"):
+            known = self._calls.get((index, _place(call, place)), {})
+            given = [key for key in ("id", "type") if call.get(key) and known.get(key)]
+            for key in given:
+                del call[key]
+            taken = taken or bool(given)
+            if call.get("id") or any(_body(call)):
                 kept.append(call)
         if "tool_calls" in delta:
             delta["tool_calls"] = kept
             if not kept:
                 del delta["tool_calls"]
+        return taken
 
     def _adopt(self, found: dict[str, Any]) -> None:
         for key in _IDENTITY:
@@ -99,11 +110,16 @@ class ChatSeam(Seam):
             if key in found and not self._identity.get(key):
                 self._identity[key] = found[key]
         for choice in choices_of(found):
-            index, delta = index_of(choice), choice.get("delta")
-            if isinstance(delta, dict):
-                if delta.get("role"):
-                    self._roles.add(index)
-                self._calls |= {(index, _place(c, at)) for at, c in enumerate(_calls(delta))}
+            delta = choice.get("delta")
+            if isinstance(delta, dict) and delta.get("role"):
+                self._roles.add(index_of(choice))
+        for slot, call in _placed_calls(found):
+            known = self._calls.setdefault(slot, {})
+            if known.get("id") and call.get("id") and call["id"] != known["id"]:
+                self.sealed = "tool calls were given that have no index of their own"
+            if call.get("extra_content"):
+                self.sealed = "a signature was given that belongs to its own answer"
+            known.update({key: call[key] for key in ("id", "type") if call.get(key)})
 
 
 def choices_of(chunk: object) -> list[dict[str, Any]]:
@@ -125,13 +141,13 @@ def _pieces(choice: dict[str, Any]) -> list[Piece]:
     delta: Any = choice.get("delta")
     found: list[Piece] = []
     if isinstance(choice.get("text"), str):
-        found.append(Piece((index, "text"), choice["text"], choice, "text", choice))
+        found.append(Piece((index, "text"), units(choice["text"]), choice, "text", choice))
     delta = delta if isinstance(delta, dict) else {}
     for key, value in delta.items():
         if key == "role" or not value:
             continue
         if isinstance(value, str):
-            found.append(Piece((index, key), value, delta, key, choice))
+            found.append(Piece((index, key), units(value), delta, key, choice))
         elif key == "tool_calls" and _calls(delta):
             for place, call in enumerate(_calls(delta)):
                 found += _call_pieces((index, _place(call, place)), call, choice)
@@ -150,7 +166,7 @@ def _call_pieces(slot: Slot, call: dict[str, Any], choice: dict[str, Any]) -> li
 
 def _strings(slot: Slot, home: dict[str, Any], choice: dict[str, Any]) -> list[Piece]:
     return [
-        Piece((*slot, key), value, home, key, choice)
+        Piece((*slot, key), units(value), home, key, choice)
         for key, value in home.items()
         if isinstance(value, str)
     ]
@@ -170,9 +186,17 @@ def _place(call: dict[str, Any], place: int) -> int:
     return index if isinstance(index, int) else place
 
 
-def _opens(choice: dict[str, Any]) -> bool:
+def _placed_calls(chunk: dict[str, Any]) -> Iterator[tuple[Slot, dict[str, Any]]]:
+    for choice in choices_of(chunk):
+        delta = choice.get("delta")
+        for place, call in enumerate(_calls(delta) if isinstance(delta, dict) else ()):
+            yield (index_of(choice), _place(call, place)), call
+
+
+def _is_left(choice: dict[str, Any]) -> bool:
     delta = choice.get("delta")
-    return isinstance(delta, dict) and bool(delta.get("role") or delta.get("tool_calls"))
+    opens = isinstance(delta, dict) and bool(delta.get("role") or delta.get("tool_calls"))
+    return opens or bool(choice.get(_FINISH) or _pieces(choice))
 
 
 def _trim_logprobs(logprobs: dict[str, Any], key: str, lost: int) -> None:
@@ -194,6 +218,6 @@ def _tokens_before(tokens: list[Any], lost: int) -> int:
     for token in tokens:
         if at >= lost:
             break
-        at += len(token) if isinstance(token, str) else 0
+        at += len(units(token)) if isinstance(token, str) else 0
         count += 1
     return count

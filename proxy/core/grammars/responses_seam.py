@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 from proxy.core.errors import dumps
-from proxy.core.grammars.seam import Mark, Piece, Seam, Slot
+from proxy.core.grammars.seam import Mark, Piece, Seam, Slot, characters, units
 from proxy.core.sse import Event
 
 OPENERS = frozenset({"response.created", "response.queued", "response.in_progress"})
@@ -56,7 +56,7 @@ class ResponsesSeam(Seam):
             return []
         base = type_of(found).removesuffix(".delta")
         slot: Slot = (output_of(found), base, *(_number(found.get(part)) for part in _PARTS))
-        return [Piece(slot, delta, found, "delta", found)]
+        return [Piece(slot, units(delta), found, "delta", found)]
 
     def marks_of(self, found: dict[str, Any]) -> list[Mark]:
         """Return the event itself, unless it is a delta or concerns the whole response."""
@@ -67,18 +67,22 @@ class ResponsesSeam(Seam):
 
     def trim(self, found: dict[str, Any], piece: Piece, lost: int) -> None:
         """Take text off the delta, with its padding, and the probabilities of what is gone."""
-        found["delta"] = piece.text[lost:]
+        found["delta"] = characters(piece.text[lost:])
         found.pop("obfuscation", None)
         entries = found.get("logprobs")
         at = 0
         while isinstance(entries, list) and entries and at < lost:
             entry = entries.pop(0)
             token = entry.get("token") if isinstance(entry, dict) else None
-            at += len(token) if isinstance(token, str) else 0
+            at += len(units(token)) if isinstance(token, str) else 0
 
     def unmark(self, found: dict[str, Any], mark: Mark) -> None:  # noqa: ARG002 - it is the event
         """Empty an event that was given."""
         found.clear()
+
+    def is_closed(self, slot: Slot) -> bool:
+        """Say whether the event that repeats the slot's text whole was given."""
+        return (slot[0], f"{slot[1]}.done", *slot[2:]) in self.marks
 
     def learn(self, found: dict[str, Any]) -> None:
         """Map the ids of an item that the client knows by other ones."""

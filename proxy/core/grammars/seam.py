@@ -9,21 +9,30 @@ compared with what, or why: that is for the strategies in ``recovery``.
 from __future__ import annotations
 
 import abc
+import json
+import math
+import re
+import sys
 from typing import Any, NamedTuple
 
 from proxy.core.errors import dumps
-from proxy.core.grammars.base import DONE, parse
+from proxy.core.grammars.base import DONE
 from proxy.core.sse import Event
 
 _DEEPEST = 100
 """No API nests this deep."""
+
+_ASTRAL = re.compile("[\U00010000-\U0010ffff]")
 
 Slot = tuple[str | int, ...]
 """The name of one accumulating text or of one mark."""
 
 
 class Piece(NamedTuple):
-    """A part of one slot's text, found under ``home[key]``; ``owner`` is the choice or event."""
+    """A part of one slot's text, found under ``home[key]``; ``owner`` is the choice or event.
+
+    ``text`` is in UTF-16's units, see ``units``.
+    """
 
     slot: Slot
     text: str
@@ -69,7 +78,7 @@ class Seam(abc.ABC):
 
     @abc.abstractmethod
     def trim(self, found: dict[str, Any], piece: Piece, lost: int) -> None:
-        """Take so many characters off the beginning of a piece, in its event."""
+        """Take so many units off the beginning of a piece, in its event."""
 
     @abc.abstractmethod
     def unmark(self, found: dict[str, Any], mark: Mark) -> None:
@@ -79,12 +88,13 @@ class Seam(abc.ABC):
     def fit(self, found: dict[str, Any]) -> bool:
         """Impose the identity on an event that is about to be given; False: nothing is left."""
 
-    def learn(self, found: dict[str, Any]) -> None:  # noqa: B027 - few have ids to map
-        """Look at an event of the new attempt before it is taken apart."""
+    @abc.abstractmethod
+    def learn(self, found: dict[str, Any]) -> None:
+        """Look at an event of the new attempt before it is taken apart; may seal."""
 
-    def is_closed(self, slot: Slot) -> bool:  # noqa: ARG002 - few close without a value
+    @abc.abstractmethod
+    def is_closed(self, slot: Slot) -> bool:
         """Say whether a slot was finished, so that no more text may follow in it."""
-        return False
 
     @abc.abstractmethod
     def _adopt(self, found: dict[str, Any]) -> None:
@@ -92,14 +102,41 @@ class Seam(abc.ABC):
 
 
 def parsed(data: bytes) -> dict[str, Any]:
-    """Decode an event's data; what is no JSON object, or too deep a one, has no parts."""
+    """Decode an event's data; what is no JSON object, or too deep a one, has no parts.
+
+    It may be written again, so what JSON has no number for becomes the next one, or null.
+    """
     try:
-        found = parse(data)
+        found = json.loads(data.decode(), parse_float=_finite, parse_constant=_nothing)
     except (ValueError, RecursionError):
         return {}
     if not isinstance(found, dict) or _is_deep(data, found):
         return {}
     return found
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    return value if math.isfinite(value) else math.copysign(sys.float_info.max, value)
+
+
+def _nothing(_name: str) -> None:
+    return None
+
+
+def units(text: str) -> str:
+    """Write a text in UTF-16's units, so that it can be cut as JSON may cut it: inside a pair."""
+    return text if text.isascii() else _ASTRAL.sub(_pair, text)
+
+
+def characters(text: str) -> str:
+    """Put pairs together again; half a pair stays what it is."""
+    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "surrogatepass")
+
+
+def _pair(found: re.Match[str]) -> str:
+    rest = ord(found[0]) - 0x10000
+    return chr(0xD800 + (rest >> 10)) + chr(0xDC00 + (rest & 0x3FF))
 
 
 def is_opaque(event: Event, found: dict[str, Any]) -> bool:

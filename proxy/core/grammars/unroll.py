@@ -9,7 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-_TERMINALS = frozenset({"completed", "incomplete", "failed", "cancelled"})
+_TERMINALS = frozenset({"completed", "incomplete", "failed"})
+"""The ends that a stream has an event for; a cancelled response has none."""
+
 _TEXTS = {"output_text": "text", "refusal": "refusal", "reasoning_text": "text"}
 """Content parts that are streamed, and where their text stands."""
 
@@ -70,6 +72,8 @@ def _part(key: str, part: dict[str, Any], at: dict[str, Any]) -> Iterator[dict[s
 
 
 def _text(stem: str, field: str, text: str, at: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    # Both official SDKs have this as required.
+    more: dict[str, Any] = {"logprobs": []} if stem == "response.output_text" else {}
     if text:
-        yield {"type": f"{stem}.delta", **at, "delta": text}
-    yield {"type": f"{stem}.done", **at, field: text}
+        yield {"type": f"{stem}.delta", **at, "delta": text, **more}
+    yield {"type": f"{stem}.done", **at, field: text, **more}

@@ -18,7 +18,7 @@ from typing import Any
 from proxy.core.fault import IncidentOutcome
 from proxy.core.grammars.base import DONE
 from proxy.core.grammars.chat_seam import ChatSeam
-from proxy.core.grammars.seam import Piece, parsed, written
+from proxy.core.grammars.seam import Piece, characters, parsed, units, written
 from proxy.core.policy import Target
 from proxy.core.recovery.situation import Plan, Situation
 from proxy.core.recovery.splice import Splice, fitted
@@ -59,7 +59,7 @@ def continued(situation: Situation, target: Target) -> tuple[Request, Splice] | 
     slot = (0, "text") if target.continuation == "completions" else (0, "content")
     if set(seam.texts) != {slot} or seam.marks:
         return None
-    text = seam.texts[slot]
+    text = characters(seam.texts[slot])
     spoken = sum(bool(seam.pieces(parsed(event.data))) for event in journal.given)
     ceilings, body = _lowered(request.json, spoken), build(request.json, text)
     if ceilings is None or body is None:
@@ -153,9 +153,9 @@ class Continued(Splice):
     def __init__(self, seam: ChatSeam, text: str, way: str) -> None:
         """Take the partial answer, and the way in which it is continued."""
         self._seam = seam
-        self._text = text
+        self._text = units(text)
         self._way = way
-        self._anchor = _anchor(text) if way == "instructed" else ""
+        self._anchor = units(_anchor(text)) if way == "instructed" else ""
         self._seen = ""
         self._held: list[tuple[Event, dict[str, Any]]] = []
 

@@ -58,18 +58,15 @@ def may_replay(request: Request, policy: str) -> bool:
 class Replayed(Splice):
     """Swallows what was given, holds what goes beyond it until all was found, then passes.
 
-    ``cap`` bounds in bytes what is held. ``loose`` is for an answer that is known to be the same
-    one, told whole and in another way: marks that were given are dropped, but need not match or
-    be there, so nothing passes before all of it has been seen.
+    ``cap`` bounds in bytes what is held.
     """
 
     kind = STRATEGY
 
-    def __init__(self, seam: Seam, cap: int, *, loose: bool = False) -> None:
+    def __init__(self, seam: Seam, cap: int) -> None:
         """Take the seam of what was given."""
         self._seam = seam
         self._cap = cap
-        self._loose = loose
         self._text_at: dict[Slot, int] = dict.fromkeys(seam.texts, 0)
         self._mark_at: dict[Slot, int] = dict.fromkeys(seam.marks, 0)
         self._held: list[tuple[Event, dict[str, Any]]] = []
@@ -78,25 +75,21 @@ class Replayed(Splice):
 
     def take(self, event: Event) -> list[Event]:
         """Match, hold or pass an event."""
-        if self.aligned:
-            return fitted(self._seam, self._learned(event))
         found = parsed(event.data)
+        self._seam.learn(found)
+        self.mismatch = self.mismatch or self._seam.sealed
+        if self.aligned:
+            return [] if self.mismatch else fitted(self._seam, event)
         if is_opaque(event, found):
             self.mismatch = self.mismatch or "it has an event that cannot be taken apart"
         if self.mismatch or not found:
             return []
-        self._seam.learn(found)
         if self._match(found):
             self._held.append((event, found))
             self._held_size += len(event.data)
         if self._held_size > self._cap:
             self.mismatch = "it is longer than journal_max_bytes before the place is found"
         return self._release() if self._look() else []
-
-    def _learned(self, event: Event) -> Event:
-        if b"output_item.added" in event.data:
-            self._seam.learn(parsed(event.data))
-        return event
 
     def _release(self) -> list[Event]:
         held, self._held = self._held, []
@@ -123,25 +116,20 @@ class Replayed(Splice):
             if at >= len(given):
                 new = True
                 continue
-            if given[at] != mark.value and not self._loose:
+            if not self._agrees(mark.value, given[at]):
                 self.mismatch = "it differs from what was given"
                 return False
             self._mark_at[mark.slot] = at + 1
             self._seam.unmark(found, mark)
         return new
 
-    def close(self) -> list[Event]:
-        """Take the end of the answer."""
-        if self._loose and not self.mismatch and self._has_texts():
-            self.aligned = True
-            return self._release()
-        return super().close()
+    def _agrees(self, value: object, given: object) -> bool:
+        return value == given
 
     def _has_texts(self) -> bool:
         return all(self._text_at[slot] == len(text) for slot, text in self._seam.texts.items())
 
     def _look(self) -> bool:
         marks = all(self._mark_at[slot] == len(given) for slot, given in self._seam.marks.items())
-        found = self._has_texts() and marks and not self._loose
-        self.aligned = found and not self.mismatch
+        self.aligned = self._has_texts() and marks and not self.mismatch
         return self.aligned

@@ -41,7 +41,8 @@ def plan(situation: Situation) -> Plan | None:
     if not isinstance(grammar, ResponsesGrammar) or not identity:
         return None
     if _is_refused(situation):
-        return _poll(situation, identity)
+        # What the app has below a number of its own choice is not known, so nothing is joined on.
+        return _poll(situation, identity) if situation.request.starting_after < 0 else None
     wait = situation.wait
     if wait is None or not situation.may_repeat:
         return None
@@ -73,7 +74,7 @@ def _is_refused(situation: Situation) -> bool:
 def _poll(situation: Situation, identity: str) -> Plan:
     request = Request("GET", _target(situation, identity, None))
     seam = ResponsesSeam(situation.journal.given)
-    splice = Replayed(seam, situation.policy.max_event_bytes, loose=True)
+    splice = Polled(seam, situation.policy.max_event_bytes, identity)
     return Plan(STRATEGY, IncidentOutcome.RESUMED, request, splice, document=True)
 
 
@@ -113,7 +114,7 @@ class Resumed(Splice):
 
     def __init__(self, seam: ResponsesSeam, identity: str, number: int) -> None:
         """Take the ids given, the response's id, and the number of the last event read."""
-        self._items = {place: item.get("id") for place, item in seam.items.items()}
+        self._seam = seam
         self._identity = identity
         self._number = number
 
@@ -125,22 +126,64 @@ class Resumed(Splice):
         if self.mismatch or not found:
             return []
         number = found.get("sequence_number")
-        if isinstance(number, int):
-            if number <= self._number:
-                return []
-            if number != self._number + 1:
-                self.mismatch = f"it goes on at event {number}, not at {self._number + 1}"
-                return []
-            self._number = number
-        if not self._is_same(found):
+        if not isinstance(number, int):
+            self.mismatch = "its events have no numbers"
+            return []
+        if number <= self._number:
+            return []
+        if number != self._number + 1:
+            self.mismatch = f"it goes on at event {number}, not at {self._number + 1}"
+            return []
+        self._number = number
+        if not _is_same(found, self._identity, self._seam):
             self.mismatch = "it is another response"
             return []
         return [event]
 
-    def _is_same(self, found: dict[str, Any]) -> bool:
-        response, item = found.get("response"), found.get("item")
-        if isinstance(response, dict) and response.get("id") != self._identity:
-            return False
-        known = self._items.get(output_of(found))
-        named = item.get("id") if isinstance(item, dict) else found.get("item_id")
-        return known is None or named is None or named == known
+
+class Polled(Replayed):
+    """The same response, told whole from its finished state: what was given is taken out of it.
+
+    What a stream says of an item and what its finished state says may differ in form, so only
+    texts, ids and types are compared; and nothing passes before all of it has been seen.
+    """
+
+    def __init__(self, seam: ResponsesSeam, cap: int, identity: str) -> None:
+        """Take the seam of what was given, and the response's id."""
+        self._identity = identity
+        self._given = seam
+        self._missing = set(seam.items)
+        super().__init__(seam, cap)
+
+    def take(self, event: Event) -> list[Event]:
+        """Check and hold an event."""
+        found = parsed(event.data)
+        if not _is_same(found, self._identity, self._given):
+            self.mismatch = "it is another response"
+        if isinstance(found.get("item"), dict):
+            self._missing.discard(output_of(found))
+        return super().take(event)
+
+    def close(self) -> list[Event]:
+        """Give what is missing, if nothing of what was given is."""
+        if self.mismatch or self._missing or not self._has_texts():
+            return super().close()
+        self.aligned = True
+        return self._release()
+
+    def _agrees(self, value: object, given: object) -> bool:  # noqa: ARG002 - forms may differ
+        return True
+
+    def _look(self) -> bool:
+        return False
+
+
+def _is_same(found: dict[str, Any], identity: str, given: ResponsesSeam) -> bool:
+    """Say whether an event belongs to the response, and to the item given in its place."""
+    response, item = found.get("response"), found.get("item")
+    if isinstance(response, dict) and response.get("id") != identity:
+        return False
+    known = given.items.get(output_of(found), {})
+    if isinstance(item, dict):
+        return all(item.get(key) == known[key] for key in ("id", "type") if key in known)
+    return found.get("item_id", known.get("id")) == known.get("id", found.get("item_id"))
