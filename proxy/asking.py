@@ -16,6 +16,8 @@ from proxy.edge import Edge
 from proxy.headers import to_upstream
 from proxy.upstream import Answer
 
+_OF_THE_BODY = ("Content-Length", "Content-MD5", "Content-Digest", "Digest", "Idempotency-Key")
+
 Body = bytes | AsyncIterable[bytes] | None
 
 
@@ -38,7 +40,7 @@ class Asker:
         if request is not self._request:
             # Another body, or none: what was said of the first one is not true of it.
             body = request.body
-            for name in ("Content-Length", *(() if body else ("Content-Type",))):
+            for name in (*_OF_THE_BODY, *(() if body else ("Content-Type",))):
                 headers.popall(name, None)
-        headers = upstream.dress(headers)
-        return upstream.open(request.method, request.target, headers, body, fresh=fresh)
+        headers, target = upstream.dress(headers), upstream.aim(request.target)
+        return upstream.open(request.method, target, headers, body, fresh=fresh)

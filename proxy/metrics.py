@@ -149,6 +149,10 @@ class Metrics:
         self._models.add(label)
         return label
 
+    def target_label(self, upstream: str, model: str) -> str:
+        """Return a bounded label for a target."""
+        return f"{upstream or 'primary'}/{self.model_label(model, answered=False)}"[:MAX_LABEL]
+
     def gen_ai_labels(self, endpoint: str, model: str, error: str) -> tuple[str, ...]:
         """Return the OpenTelemetry attributes of one call as label values."""
         return (_OPERATIONS.get(endpoint, "chat"), "openai", model, self._host, error)
@@ -196,8 +200,7 @@ class Metrics:
         """Set the gauges: as many targets as a label may have values, the rest as one."""
         states: dict[str, bool] = {}
         for (upstream, model), is_open in self._breakers().items():
-            name = self.model_label(model, answered=False)
-            label = f"{upstream or 'primary'}/{name}"[:MAX_LABEL]
+            label = self.target_label(upstream, model)
             if label not in self._targets and len(self._targets) >= MAX_LABEL - 1:
                 label = "other"
             self._targets.add(label)

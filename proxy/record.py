@@ -16,6 +16,7 @@ from prometheus_client import Histogram
 
 from proxy.core.fault import Incident, StreamOutcome
 from proxy.core.grammars import endpoint_of
+from proxy.core.policy import Target
 from proxy.core.request import Request
 from proxy.core.session import StreamSession
 from proxy.edge import Edge
@@ -174,6 +175,7 @@ class Record:
                 "strategy": made.strategy,
                 "reason": made.reason,
                 "upstream": self._edge.upstreams[made.target.upstream].host,
+                "target": self._target(made.target),
                 "wait_s": round(wait, 3),
                 "upstream_request_id": self._upstream_ids.get(number),
             }
@@ -182,13 +184,18 @@ class Record:
 
     def _facts(self, attempt: int = 0) -> dict[str, str]:
         tries = self._session.tries
-        name = tries[attempt - 1].target.upstream if tries else ""
+        target = tries[attempt - 1].target if tries else Target()
         return {
             "request_id": self.id,
             "endpoint": self.endpoint,
             "model": self.model,
-            "upstream": self._edge.upstreams[name].host,
+            "upstream": self._edge.upstreams[target.upstream].host,
+            "target": self._target(target),
         }
+
+    def _target(self, target: Target) -> str:
+        model = target.model or self._model_asked
+        return self._edge.metrics.target_label(target.upstream, model)
 
     def _semconv(self) -> tuple[str, ...]:
         return self._edge.metrics.gen_ai_labels(self.endpoint, self.model, "")

@@ -20,6 +20,7 @@ from aiohttp import web
 from proxy.asking import Asker, Body
 from proxy.clocks import Clocks, patiently
 from proxy.core.commands import Finish, Open, internal_error, shutdown_error
+from proxy.core.course import KEY_REFUSED
 from proxy.core.fault import AttemptEnd, Fault
 from proxy.core.request import Request
 from proxy.core.session import StreamSession
@@ -114,11 +115,11 @@ class Relay:
     async def _leave(self, command: Open) -> None:
         """Give the last of the attempt before, and part from it."""
         if command.body:
-            await self._open()
+            await self._down.open_stream(self._answer, self._record.asked)
             await self._down.write(command.body)
         if self._answer is not None:
             self._kept.append(self._answer) if command.keep else self._answer.close()
-        self._answer = None
+            self._answer = None
 
     async def _attempt(self, command: Open) -> _Next:
         self._clocks.attempt_begins()
@@ -140,9 +141,9 @@ class Relay:
             return await self._pass_on(answer)  # there is no body to frame
         if good and (command.document or is_event_stream(answer.headers)):
             return await self._read_stream(answer)
-        if not self._stream:
+        if not self._stream and not (command.target.upstream and answer.status in KEY_REFUSED):
             return await self._pass_on(answer)
-        return await (self._sniff(answer) if good else self._refused(answer))
+        return await (self._sniff(answer, command) if good else self._refused(answer))
 
     async def _refused(self, answer: Answer) -> _Next:
         body = b""
@@ -163,7 +164,7 @@ class Relay:
             return await self._pass_on(answer, body)
         return command
 
-    async def _sniff(self, answer: Answer) -> _Next:
+    async def _sniff(self, answer: Answer, command: Open) -> _Next:
         """Find out whether an answer that does not call itself a stream is one all the same."""
         try:
             data, verdict = await sniffed(lambda: self._patiently(answer.read(), self._limit()))
@@ -174,7 +175,8 @@ class Relay:
         if verdict:
             self._record.repaired("set_content_type")
             return await self._read_stream(answer, data)
-        if self._session.answered:
+        # What a re-attachment is answered with is no answer to what the client asked.
+        if self._session.answered or command.request.method != self._request.method:
             return self._end(Fault.MALFORMED_EVENT, detail="the answer was no event stream")
         return await self._pass_on(answer, data)
 
@@ -219,7 +221,7 @@ class Relay:
         if self._session.state is State.COMPLETE:
             self._unsent = out
         elif out:
-            await self._open()
+            await self._down.open_stream(self._answer, self._record.asked)
             await self._down.write(out)
             self._record.wrote(time.perf_counter() - began)
         if events:
@@ -241,14 +243,11 @@ class Relay:
             await self._down.beat()
             return
         held = self._session.commit_by_time()
-        await self._open()
+        await self._down.open_stream(self._answer, self._record.asked)
         await self._down.write(held)
 
     async def _patiently(self, work: Coroutine[Any, Any, _T], limit: float) -> _T:
         return await patiently(work, limit, self._due, self._tick)
-
-    async def _open(self) -> None:
-        await self._down.open_stream(self._answer, self._record.asked)
 
     def _end(self, fault: Fault | None, *, detail: str = "", stale: bool = False) -> Open | Finish:
         self._broken = fault is not None
@@ -269,12 +268,12 @@ class Relay:
             return self._down.break_off()
         if finish.reply is not None:
             return self._down.refuse(finish.reply, self._record.asked)
-        await self._open()
+        await self._down.open_stream(self._answer, self._record.asked)
         # Counted before the last byte is out: who reads the end may scrape the next moment.
         self._record.end(self._down.status)
         response = await self._down.end(self._unsent + finish.body)
-        over = self._session.state is State.FAILED or self._broken
-        if self._answer is not None and self._session.settled and not over:
+        well = self._session.state is not State.FAILED and not self._broken
+        if well and self._answer is not None and self._session.settled:
             self._edge.spawn(self._linger(self._answer))
             self._answer = None
         return response

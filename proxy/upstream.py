@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import email.utils
 import math
+import re
 import time
 from collections.abc import AsyncIterable
 from datetime import UTC
@@ -26,8 +27,13 @@ from proxy.core.fault import Fault
 from proxy.settings import Settings
 from proxy.settings_tables import OtherUpstream
 
-_CREDENTIALS = ("Authorization", "api-key", "x-api-key", "Cookie")
-"""Where a caller's key may be, none of which another party's upstream may see."""
+_CREDENTIALS = (
+    *("Authorization", "api-key", "x-api-key", "x-goog-api-key", "Ocp-Apim-Subscription-Key"),
+    *("Cookie", "OpenAI-Organization", "OpenAI-Project"),
+)
+"""Where a caller's key may be, or its account, of which another party's upstream knows nothing."""
+
+_KEY_IN_QUERY = re.compile(r"(?i)(?:^|(?<=&))(?:api[-_]?key|key|access[-_]token|token)=[^&]*&?")
 
 
 class UpstreamFault(Exception):  # noqa: N818 - a fault is the field's word
@@ -78,6 +84,14 @@ class Upstream:
         for name, value in entry.headers.items():
             dressed[name] = value.get_secret_value()
         return dressed
+
+    def aim(self, target: str) -> str:
+        """Return the target to ask here: without the caller's key, where there is an own one."""
+        if self._entry is None or self._entry.api_key is None:
+            return target
+        path, _, query = target.partition("?")
+        query = _KEY_IN_QUERY.sub("", query).rstrip("&")
+        return f"{path}?{query}" if query else path
 
     def url(self, target: str) -> URL:
         """Return the URL for a target below the base; raises BadTargetError."""

@@ -126,8 +126,9 @@ class Attempt:
         return self._splice.close() if self._splice else []
 
     def _gather(self, data: bytes) -> list[Event]:
-        self.document = (self.document or bytearray()) + data
-        if len(self.document) > self._policy.max_event_bytes:
+        document = self.document = bytearray() if self.document is None else self.document
+        document += data
+        if len(document) > self._policy.max_event_bytes:
             self._fail(Fault.OVERSIZE_EVENT, b"")
         return []
 
@@ -196,8 +197,8 @@ class Attempt:
             last: list[Event] = []
             self._pass(event, last)
             last += self.finish()
-            events += last
             self.terminal = bool(last) and not self.mismatch
+            events += last if self.terminal else []
         elif kind is Kind.SURPLUS:
             self._count("dropped_done")
         elif kind is Kind.ERROR:

@@ -11,7 +11,7 @@ from fnmatch import fnmatchcase
 
 from proxy.core.budget import Breaker, Breakers, RetryBudget
 from proxy.core.commands import Try
-from proxy.core.errors import UpstreamError
+from proxy.core.errors import UpstreamError, retryable_status
 from proxy.core.fault import AttemptEnd, Fault, Phase
 from proxy.core.grammars import Grammar
 from proxy.core.journal import Journal
@@ -20,6 +20,12 @@ from proxy.core.recovery import Plan, Situation, climb
 from proxy.core.request import Request
 
 _CUTS = frozenset({Fault.RESET, Fault.CUT_MID_EVENT, Fault.CUT_BETWEEN_EVENTS, Fault.CLEAN_EOF})
+KEY_REFUSED = frozenset({401, 403})
+"""What another upstream says of a key that is not the client's, the client is not to see."""
+
+_MOVABLE = frozenset({"/chat/completions", "/completions", "/responses"})
+"""What another model can answer as well; an embedding or a fine-tuning job it cannot."""
+
 _SAME_AGE_S = 2.0
 _SAME_AGE_SHARE = 0.1
 _YOUNGEST_CAP_S = 1.0
@@ -67,14 +73,17 @@ class Failure:
 def route(request: Request, policy: Policy) -> tuple[Target, ...]:
     """Return the targets of a request in order: the primary, then those of the first rule.
 
-    A request that names no model, or whose body was not kept, can be sent to the primary alone:
-    what it asks for lives there, or its model could not be changed.
+    A request whose body was not kept, or that is for anything but an answer of a model's, can be
+    sent to the primary alone; one that goes on from what the primary keeps, to its models alone.
     """
     primary = Target(continuation=policy.continuation)
     movable = request.method == "POST" and request.replayable and request.recovery
-    for fallback in policy.fallbacks if movable and request.model else ():
+    if not movable or request.path.rstrip("/") not in _MOVABLE:
+        return (primary,)
+    for fallback in policy.fallbacks:
         if request.json and any(fnmatchcase(request.model, glob) for glob in fallback.models):
-            return (primary, *fallback.to)
+            bound = request.json.get("previous_response_id") or request.json.get("conversation")
+            return (primary, *(to for to in fallback.to if not (bound and to.upstream)))
     return (primary,)
 
 
@@ -93,7 +102,7 @@ class Course:
         self._at = self._start = 0
         self._onward: int | None = None
         self._kind = self._reason = ""
-        self._helps = False
+        self.helps = False
         """Whether the attempt is to save an answer that broke, and has given nothing yet."""
         self._spent = [0] * len(self._route)
         self._refusing: set[int] = set()
@@ -133,17 +142,28 @@ class Course:
         """Return what to do about a failed attempt; None: tell the client."""
         self._note_age(cause, grammar)
         self._reason = cause.fault.value
-        refused = cause.error is not None and not cause.error.transient
+        error = cause.error
+        refused = error is not None and not error.transient
         # Who refuses a request is well, and an idle connection that died says nothing.
         self.released() if refused or cause.end.stale else self.breaker.failed(now)
-        if self._helps and self.cause is not None:
-            if refused and self.tries[-1].strategy != "resume":
-                # A target that will not have the request at all does not hide what went wrong.
-                self.rule_out()
-                cause = self.cause
-        else:
-            self.cause = cause
+        rescue = self.helps and self.cause is not None and not self._back_at_the_primary
+        self.cause = self.cause if rescue else cause
+        if error is not None and error.policy:
+            return None  # nobody else is asked to say what one has refused to say
+        if refused and (self._at or rescue) and self.tries[-1].strategy != "resume":
+            # A target that will not have the request at all does not hide what went wrong.
+            self.rule_out()
+            cause = self.cause if rescue and self.cause else replace(cause, error=None)
         return self._climb(cause, grammar, journal, now)
+
+    @property
+    def _back_at_the_primary(self) -> bool:
+        """Whether the primary was asked last, its circuit being open, and answers for itself."""
+        return self._at == 0 and self._start > 0
+
+    def hides(self, error: UpstreamError | None) -> bool:
+        """Say whether an error may name a key that is not the client's, so that it is not told."""
+        return bool(self.target.upstream) and error is not None and error.status in KEY_REFUSED
 
     def again(self, grammar: Grammar, journal: Journal, now: float) -> Plan | None:
         """Return what to do after an answer that did not fit; None: tell the client."""
@@ -152,14 +172,17 @@ class Course:
         self._reason = self.cause.fault.value
         return self._climb(self.cause, grammar, journal, now)
 
-    def ended_by(self, end: AttemptEnd) -> bool:
-        """Say whether this end is what broke the answer."""
-        return self.cause is not None and self.cause.end is end
+    def is_plain_refusal(self, cause: Cause) -> bool:
+        """Say whether an HTTP status is the answer to the request, to be passed on as it is."""
+        refused = cause.fault is Fault.HTTP_STATUS and not retryable_status(cause.end.status)
+        return refused and self.cause is cause and not self.hides(cause.error)
 
     def failure(self, phase: Phase, end: AttemptEnd, mismatch: str) -> Failure:
         """Return what the client is to be told, after the last attempt's end."""
         cause = self.cause or Cause(Fault.CLEAN_EOF, end, None)
         last = cause.end is end
+        if last and self.hides(cause.error):
+            cause, last = replace(cause, error=None), False
         return Failure(cause, phase, len(self.tries), last, self.cap_s, mismatch)
 
     def follow(self, plan: Plan) -> None:
@@ -168,13 +191,13 @@ class Course:
         self._at = self._at if now_at is None else now_at
         self._stale_used = self._stale_used or plan.free
         self._kind = plan.splice.kind if plan.splice else ""
-        self._helps = plan.strategy != "restart" or self._at != self._start
+        self.helps = plan.strategy != "restart" or self._at != self._start
         self.asked = plan.request
         self._begin(plan.strategy, self._reason, free=plan.free)
 
     def joined(self) -> None:
         """Note that the attempt gives content: it is the answer now, what breaks it counts."""
-        self._helps = False
+        self.helps = False
         self.breaker.answered()
 
     def released(self) -> None:
@@ -191,6 +214,8 @@ class Course:
 
     def _climb(self, cause: Cause, grammar: Grammar, journal: Journal, now: float) -> Plan | None:
         self._onward = self._next(self._at + 1, now)
+        if self._onward is None and not self._spent[0]:
+            self._onward = 0  # its circuit is open, but there is nobody else left
         shut = self._onward is not None and not self.breaker.allows(now)
         situation = Situation(
             request=self._request,

@@ -27,10 +27,6 @@ _DETERMINISTIC = {
     "model_not_found": 404,
     "not_found": 404,
     "context_length": 400,
-    "content_policy": 400,
-    "content_filter": 400,
-    "content_management": 400,
-    "bio_policy": 400,
     "data_residency": 400,
     "invalid": 400,
     "validation": 400,
@@ -39,6 +35,12 @@ _DETERMINISTIC = {
     "bad_request": 400,
 }
 """Words in a code or type that make an error the request's own fault, with its HTTP status."""
+
+_POLICY = (
+    *("policy", "content_filter", "content_management", "moderation", "inspection", "safety"),
+    *("prohibited", "flagged", "sensitive", "responsibleai", "blocklist"),
+)
+"""Words for a refusal of the content itself: nobody else is to be asked to say it."""
 
 _ACCOUNT = ("quota", "billing")
 """Words for an account that is spent: the same request has a chance only elsewhere."""
@@ -54,7 +56,8 @@ class UpstreamError:
     """An error object of the upstream, whatever its form was.
 
     ``status`` is the HTTP status it stands for; ``transient`` says that the same request may
-    succeed a moment later, ``elsewhere`` that another model or account may manage it.
+    succeed a moment later, ``elsewhere`` that another model or account may manage it,
+    ``policy`` that its content was refused.
     """
 
     message: str
@@ -64,6 +67,7 @@ class UpstreamError:
     status: int
     transient: bool
     elsewhere: bool = False
+    policy: bool = False
 
     def as_object(self) -> dict[str, Any]:
         """Return OpenAI's error object, without the ``error`` key around it."""
@@ -124,11 +128,14 @@ def _classify(inner: dict[str, Any], outer: dict[str, Any], status: int) -> Upst
     code = _text(inner.get("code"))
     kind = _text(inner.get("type")) or _text(outer.get("error_type"))
     message = _text(inner.get("message")) or _text(outer.get("message"))
-    words = f"{code} {kind}".lower()
-    if "quota" in (message or "").lower():
+    words, said = f"{code} {kind}".lower(), (message or "").lower()
+    # A message may quote the prompt; it is asked only where nothing else tells.
+    telling = code is not None or kind not in {None, "error", UPSTREAM_ERROR}
+    policy = any(word in words for word in _POLICY) or (not telling and "usage policy" in said)
+    if not policy and not telling and "quota" in said:
         words += " insufficient_quota"
-    named, transient = _judge(words, code, status)
-    too_long = "context_length" in words or "maximum context length" in (message or "").lower()
+    too_long = "context_length" in words or "maximum context length" in said
+    named, transient = (status or 400, False) if policy else _judge(words, code, status)
     return UpstreamError(
         message=message or "The upstream reported an error without saying which.",
         type=kind or UPSTREAM_ERROR,
@@ -136,7 +143,8 @@ def _classify(inner: dict[str, Any], outer: dict[str, Any], status: int) -> Upst
         param=_text(inner.get("param")),
         status=named,
         transient=transient,
-        elsewhere=too_long or any(word in words for word in _ACCOUNT),
+        elsewhere=not policy and (too_long or any(word in words for word in _ACCOUNT)),
+        policy=policy,
     )
 
 

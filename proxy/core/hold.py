@@ -31,6 +31,11 @@ class Hold:
         return self._mode == "tool_calls"
 
     @property
+    def waiting(self) -> list[Event]:
+        """The events that wait."""
+        return [*self.openers, *self._rest]
+
+    @property
     def held(self) -> int:
         """How many events wait."""
         return len(self.openers) + len(self._rest)

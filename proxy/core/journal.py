@@ -30,6 +30,8 @@ class Journal:
     content: bool = False
     given: list[Event] = field(default_factory=list)
     last: Event | None = None
+    waiting: list[Event] = field(default_factory=list)
+    """What is held back of the attempt that ended, and may yet be given."""
     full: bool = False
     """Whether more was given than is remembered, so that nothing can be joined on."""
     _kept: int = 0

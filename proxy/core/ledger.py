@@ -36,12 +36,7 @@ class Ledger:
     @property
     def closed_incidents(self) -> list[Incident]:
         """The incidents of which it is known what became of them: all, or all but the last."""
-        return self.incidents[:-1] if self.joining else self.incidents
-
-    @property
-    def joining(self) -> bool:
-        """Whether it is not known yet if the plan under way saves the answer."""
-        return self._plan is not None and self._plan.strategy != "restart"
+        return self.incidents if self._plan is None else self.incidents[:-1]
 
     def repaired(self, repair: str) -> None:
         """Count a repair."""
@@ -99,11 +94,12 @@ class Ledger:
         """Note what became of the last incident in the end."""
         self.incidents[-1] = replace(self.incidents[-1], outcome=outcome)
 
-    def left(self) -> None:
-        """Note that the client left: nobody will know whether its answer would have been saved."""
-        if self.joining:
-            self.amend(IncidentOutcome.CLIENT_GONE)
-        self._plan = None
+    def ended(self, outcome: IncidentOutcome, result: str = "") -> None:
+        """Note that it will never be known whether the plan under way saves the answer."""
+        if self._plan is not None:
+            self.amend(outcome)
+            self._recoveries += [(self._plan.strategy, result)] if result else []
+            self._plan = None
 
     def report(
         self, outcome: StreamOutcome, usage: bytes, attempts: tuple[str, ...], *, capped: bool

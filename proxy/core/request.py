@@ -77,6 +77,11 @@ class Request:
         return int(number) if re.fullmatch(r"[0-9]{1,18}", number) else -1
 
     @property
+    def response_id(self) -> str:
+        """The id of the response that is retrieved, or an empty string."""
+        return self.path.rstrip("/").rpartition("/responses/")[2] if self.method == "GET" else ""
+
+    @property
     def model(self) -> str:
         """The model asked for, or an empty string."""
         model = self._fields.model

@@ -12,6 +12,8 @@ Knows states, gives what may be given, counts faults. Must not know which endpoi
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from proxy.core.attempt import Attempt
 from proxy.core.budget import Breakers, RetryBudget
 from proxy.core.commands import Finish, Open, Report, Try
@@ -90,8 +92,6 @@ class StreamSession:
         """Say whether the body of an answer with an error status is looked at."""
         return self._out.answered or retryable_status(status) or self._course.has_fallback
 
-    # --- while the attempt runs ---------------------------------------------------------
-
     def receive_head(self) -> None:
         """Note that the attempt was answered with a 200."""
         self._attempt.head = True
@@ -147,6 +147,7 @@ class StreamSession:
         attempt = self._attempt
         self._last_end = end
         body = b"" if self.state in FINAL else self._give(attempt.close(end))
+        self._journal.waiting = self._out.hold.waiting
         if self.state in FINAL:
             if end.fault is not None:
                 fault = attempt.name_fault(end)
@@ -159,8 +160,12 @@ class StreamSession:
         whole = sound and attempt.head and attempt.grammar.whole(clean=clean)
         if whole and not attempt.mismatch:
             body += self._give(attempt.finish())
-        if attempt.mismatch:
+        if attempt.mismatch and self._course.helps:
             return self._unfit(now, body)
+        if attempt.mismatch:
+            # It had become the answer, so this is what breaks it.
+            fault, end = Fault.MALFORMED_EVENT, replace(end, detail=attempt.mismatch)
+            self._last_end, whole = end, False
         if whole:
             if not clean:
                 self._note(fault, end, Phase.AFTER_TERMINAL, IncidentOutcome.REPAIRED)
@@ -179,10 +184,10 @@ class StreamSession:
         course, error = self._course, self._attempt.grammar.error
         if fault is Fault.HTTP_STATUS:
             error = read_error(end.body, end.status)
-        plan = course.after(Cause(fault, end, error), self._attempt.grammar, self._journal, now)
+        cause = Cause(fault, end, error)
+        plan = course.after(cause, self._attempt.grammar, self._journal, now)
         self._ledger.recovered("failed")
-        own = fault is Fault.HTTP_STATUS and not retryable_status(end.status)
-        if own and plan is None and course.ended_by(end) and not self._out.answered:
+        if plan is None and not self._out.answered and course.is_plain_refusal(cause):
             # The request's own fault: the upstream's reply is the answer, no incident.
             self._go(Signal.GIVE_UP)
             return Finish(pass_on=True)
@@ -230,7 +235,7 @@ class StreamSession:
         if self.state not in FINAL:
             self._outcome = StreamOutcome.CLIENT_CLOSED
             self._course.released()
-            self._ledger.left()
+            self._ledger.ended(IncidentOutcome.CLIENT_GONE)
 
     def passed_on(self, end: AttemptEnd, now: float) -> None:
         """Note that the upstream's answer was no stream and went to the client as it was."""
@@ -254,7 +259,7 @@ class StreamSession:
             return Finish()
         self._outcome = StreamOutcome.ABORTED
         self._course.released()
-        self._ledger.recovered("failed")
+        self._ledger.ended(IncidentOutcome.SURFACED, "failed")
         self._go(Signal.GIVE_UP)
         if self._out.answered:
             body = self._out.give(self._out.hold.openers)
@@ -270,8 +275,6 @@ class StreamSession:
             tuple(attempt.reason for attempt in self._course.tries),
             capped=self._course.cap_s is not None,
         )
-
-    # --- small parts --------------------------------------------------------------------
 
     def _begin(
         self, splice: Splice | None = None, *, goes_on: bool = False, document: bool = False

@@ -457,14 +457,29 @@ def test_the_failure_told_is_the_one_that_broke_the_answer() -> None:
     end = AttemptEnd(Fault.RESET)
     failure = way.course.failure(Phase.BEFORE_HEADERS, end, "")
     assert (failure.cause.fault, failure.last, failure.attempts) == (Fault.CLEAN_EOF, True, 1)
-    assert not way.course.ended_by(end)
     cause = Cause(Fault.RESET, end, None)
     way.course.after(cause, way.grammar, way.journal, 0.0)
     assert way.course.failure(Phase.MID_CONTENT, end, "").cause is cause
     assert way.course.failure(Phase.MID_CONTENT, end, "").last
     assert not way.course.failure(Phase.MID_CONTENT, AttemptEnd(Fault.RESET), "").last
-    assert way.course.ended_by(end)
-    assert not way.course.ended_by(AttemptEnd(Fault.RESET))
+
+
+def test_a_refusal_of_the_clients_own_key_is_passed_on_and_of_no_other() -> None:
+    """Another upstream's 401 may show a key that the client must not see."""
+    end = AttemptEnd(Fault.HTTP_STATUS, status=401)
+    cause = Cause(Fault.HTTP_STATUS, end, read_error(b"{}", 401))
+    way = Way(ALONE)
+    way.course.after(cause, way.grammar, way.journal, 0.0)
+    assert way.course.is_plain_refusal(cause)
+    assert not way.course.is_plain_refusal(replace(cause))
+    away = Way(replace(ROUTE, max_attempts=1), breakers=Breakers(failures=1))
+    away.breakers.of("", "m").failed(0.0)
+    away.course.start(0.0)
+    assert away.course.target == B
+    away.course.after(cause, away.grammar, away.journal, 0.0)
+    assert not away.course.is_plain_refusal(cause)
+    told = away.course.failure(Phase.BEFORE_HEADERS, end, "")
+    assert (told.cause.error, told.last) == (None, False)
 
 
 @pytest.mark.parametrize(
@@ -490,3 +505,60 @@ def test_what_is_known_beyond_the_fault_is_told_in_words(
     failure = Failure(cause, Phase.MID_CONTENT, 1, last=True, cap_s=cap_s, mismatch=mismatch)
     assert failure.detail.startswith(detail)
     assert bool(failure.detail) is bool(detail)
+
+
+# --- a circuit that is open from the start ---
+
+
+def opened(*names: str) -> Breakers:
+    """Return breakers of which some are open."""
+    breakers = Breakers(failures=1)
+    for name in names:
+        breakers.of(name, "m-3" if name == "c" else "m").failed(0.0)
+    return breakers
+
+
+def test_where_nobody_else_is_left_the_primary_is_asked_after_all() -> None:
+    """An open circuit is a reason to ask others first, not to ask nobody."""
+    way = Way(replace(ROUTE, max_attempts=1), breakers=opened(""))
+    while way.fail():
+        pass
+    assert way.asked == [B, C, A]
+
+
+def test_a_primary_that_is_asked_last_answers_for_itself() -> None:
+    """What it says is the answer, not what others said before it."""
+    way = Way(replace(ROUTE, max_attempts=1), breakers=opened("", "c"))
+    way.refuse(401)
+    assert way.asked == [B, A]
+    way.refuse(404)
+    assert way.course.cause is not None
+    assert way.course.cause.end.status == 404
+
+
+@pytest.mark.parametrize("closed", [True, False])
+def test_nobody_else_is_asked_to_say_what_one_has_refused(closed: bool) -> None:  # noqa: FBT001
+    """Whoever it was that refused the content."""
+    error = b'{"error":{"message":"no","code":"content_policy_violation"}}'
+    way = Way(replace(ROUTE, max_attempts=1), breakers=None if closed else opened(""))
+    if closed:
+        way.fail()
+    assert way.asked[-1] == B
+    assert way.fail(Fault.HTTP_STATUS, error, status=400) is None
+
+
+@pytest.mark.parametrize("path", ["/embeddings", "/threads/t/runs", "/fine_tuning/jobs", "/files"])
+def test_what_no_other_model_can_answer_stays_at_the_primary(path: str) -> None:
+    """An embedding of another model is no embedding."""
+    request = Request("POST", path, b'{"model":"m","stream":true}')
+    assert route(request, ROUTE) == (A,)
+
+
+@pytest.mark.parametrize("field", ["previous_response_id", "conversation"])
+def test_what_goes_on_from_what_the_primary_keeps_stays_there(field: str) -> None:
+    """Another of its models may answer, another upstream knows nothing of it."""
+    near = Target(model="near")
+    policy = Policy(fallbacks=(Fallback(("m",), (B, near, C)),))
+    bound = Request("POST", "/responses", b'{"model":"m","%b":"x"}' % field.encode())
+    assert route(bound, policy) == (A, near)
+    assert route(ask("responses"), policy) == (A, B, near, C)

@@ -9,6 +9,7 @@ from support import HI, ROLE, STOP, chunk, lifecycle, raw, spoken
 
 from proxy.core.grammars.chat_seam import ChatSeam
 from proxy.core.grammars.responses_seam import ResponsesSeam
+from proxy.core.grammars.seam import parsed
 from proxy.core.sse import Event
 
 

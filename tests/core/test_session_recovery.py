@@ -111,12 +111,14 @@ def test_a_client_that_leaves_while_its_answer_is_saved_is_gone() -> None:
     assert session.report().outcome is StreamOutcome.CLIENT_CLOSED
 
 
-def test_a_client_that_leaves_during_a_restart_changes_nothing_about_it() -> None:
-    """It was made, and nothing of the answer had been given."""
+def test_a_client_that_leaves_during_a_restart_is_what_became_of_the_fault() -> None:
+    """Nobody knows whether the restart would have helped, and it may not even have been made."""
     session = start()
     fail(session)
+    assert session.incidents == []
     session.abandon()
-    assert facts(session)[0][2] is IncidentOutcome.RESTARTED
+    assert facts(session)[0][2] is IncidentOutcome.CLIENT_GONE
+    assert len(session.incidents) == 1
 
 
 def test_the_connection_of_a_response_that_may_be_queued_is_kept() -> None:

@@ -169,11 +169,30 @@ def test_white_space_at_the_seam_is_given_once(way: Continuation, white: str) ->
 @pytest.mark.parametrize("way", ["prefill", "prefix"])
 def test_a_word_that_merely_begins_alike_is_no_echo(way: Continuation) -> None:
     """What differs from the partial answer is new text, all of it."""
-    for at in range(1, len(PARTIAL)):
+    for at in range(1, 8):
         text = PARTIAL[:at] + "¤" + REST
         for split in range(len(text)):
             made = continued(way, text[:split], text[split:])
             check_success(made, PARTIAL + text)
+
+
+@pytest.mark.parametrize("way", ["completions", "prefill", "vllm", "prefix"])
+def test_an_answer_that_begins_anew_is_not_given(way: Continuation) -> None:
+    """A target that ignores what it was given says much of it again, then other words or none."""
+    for at in range(8, len(PARTIAL)):
+        for text in (PARTIAL[:at] + "¤ else", PARTIAL[:at], "\n" + PARTIAL[:at]):
+            made = continued(way, text[:3], text[3:])
+            check_failure(made, PARTIAL)
+            assert made.recoveries == [("continuation", "mismatch")]
+
+
+@pytest.mark.parametrize("white", ["", " ", "\n"])
+def test_an_echo_is_known_by_its_words(white: str) -> None:
+    """Templates trim the partial answer, or begin a line."""
+    given = ("The ferry sails at", white) if white else GIVEN
+    for text in ("\n" + PARTIAL, PARTIAL):
+        made = continued("prefill", text, white, REST.lstrip(), given=given)
+        assert heard_text(made).split() == (PARTIAL + REST).split() or not white
 
 
 LONG = (
@@ -314,7 +333,7 @@ def test_a_continuation_that_is_no_plain_text_is_not_given(way: Continuation) ->
 @pytest.mark.parametrize("way", WAYS)
 def test_a_second_cut_is_continued_from_the_longer_text(way: Continuation) -> None:
     """What the client has by then is what is sent."""
-    for split in range(1, len(REST)):
+    for split in range(2, len(REST)):  # white space alone waits: it may belong to an echo
         longer = PARTIAL + REST[:split]
         second = opening(way, echo(way, PARTIAL), REST[:split])
         last = answer(way, echo(way, longer), REST[split:])

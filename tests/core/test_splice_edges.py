@@ -53,11 +53,36 @@ def test_an_answer_that_goes_on_and_on_in_front_of_the_seam_is_dropped() -> None
     assert ("replay", "mismatch") in made.recoveries
 
 
-def test_a_continuation_that_ends_while_it_might_be_an_echo_was_none() -> None:
-    """With nothing but ``[DONE]`` behind it, as some servers end."""
+def test_a_continuation_must_say_itself_that_the_answer_ends() -> None:
+    """The first attempt was cut, so ``[DONE]`` alone would be a success that nobody gave."""
     request = ask("completions", prompt="Say it: ")
     policy = Policy(backoff_base_s=0.0, continuation="completions")
     given = encode([legacy("ding dong ")]).removesuffix(b"data: [DONE]\n\n")
     made = run(request, policy, (given, RESET), encode([legacy("ding")]))
-    assert made.heard.texts == {(0, "text"): "ding dong ding"}
+    assert made.out.startswith(given)
+    assert b"[DONE]" not in made.out
+    assert made.recoveries == [("continuation", "mismatch")]
+
+
+def test_a_continuation_that_ends_while_it_might_be_an_echo_was_none() -> None:
+    """A short word that is repeated is a word."""
+    request = ask("completions", prompt="Say it: ")
+    policy = Policy(backoff_base_s=0.0, continuation="completions")
+    given = encode([legacy("ding dong ")]).removesuffix(b"data: [DONE]\n\n")
+    made = run(request, policy, (given, RESET), encode([legacy("ding"), legacy("", "stop")]))
+    assert made.heard.texts[0, "text"] == "ding dong ding"
     assert made.outcome == "recovered"
+
+
+def test_a_continuation_that_turns_into_a_tool_call_is_a_fault_of_its_own() -> None:
+    """What it gave before is given; what broke it is told and counted."""
+    policy = Policy(backoff_base_s=0.0, continuation="prefill", max_attempts=2)
+    given = encode([said(role="assistant", content="Once upon")])[: -len(b"data: [DONE]\n\n")]
+    call = said(tool_calls=[{"index": 0, "id": "c", "function": {"name": "f"}}])
+    second = encode([said(content=" a time"), call])
+    made = run(ask(messages=[{"role": "user"}]), policy, (given, RESET), second)
+    assert made.heard.texts == {(0, "content"): "Once upon a time"}
+    assert made.facts == [
+        ("reset", "mid_content", "continued"),
+        ("malformed_event", "mid_content", "surfaced"),
+    ]

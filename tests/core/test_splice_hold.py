@@ -309,3 +309,15 @@ def test_custom_tool_calls_are_held_as_well() -> None:
     for at, out in enumerate(steps(answer, CALLS)):
         assert (b"custom_tool_call" in out) == (at + 1 >= len(answer.ends) - 1)
     assert encode(answer.payloads) == steps(answer, CALLS)[-1]
+
+
+def test_what_shares_a_chunk_with_a_call_is_not_overtaken() -> None:
+    """The other choice's text waits with it, and whatever follows in that choice."""
+    first = {**said(0, content="Hello "), "choices": []}
+    call = said(1, tool_calls=[{"index": 0, "id": "c", "function": {"name": "f"}}])
+    first["choices"] = [*said(0, content="Hello ")["choices"], *call["choices"]]
+    body = encode(
+        [first, said(0, content="world"), said(1, finish="tool_calls"), said(0, finish="stop")]
+    )
+    made = run(ask(n=2), Policy(hold="tool_calls"), body)
+    assert made.heard.texts[0, "content"] == "Hello world"

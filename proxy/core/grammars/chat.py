@@ -61,6 +61,7 @@ class ChatGrammar(Grammar):
         super().__init__(request)
         self._open = set(range(request.choices))
         self._finished: set[int] = set()
+        self._behind: set[int] = set()
 
     def read(self, event: Event) -> Kind:
         """Peek at a chunk; see the base class."""
@@ -122,14 +123,18 @@ class ChatGrammar(Grammar):
         """Look for calls; one is complete with its choice, before that a fragment may follow."""
         if not self.open_calls and not any(name in event.data for name in _CALLS):
             return False
-        touched = False
-        for choice in choices_of(_parsed(event.data)):
+        choices = choices_of(_parsed(event.data))
+        for choice in choices:
             delta = choice.get("delta")
             if isinstance(delta, dict) and (delta.get("tool_calls") or delta.get("function_call")):
                 self.open_calls.add(index_of(choice))
-            touched = touched or index_of(choice) in self.open_calls
-            if choice.get("finish_reason"):
-                self.open_calls.discard(index_of(choice))
+        told = {index_of(choice) for choice in choices}
+        touched = bool(told & (self.open_calls | self._behind))
+        # What shares a chunk with a call waits with it, and what follows in that choice as well.
+        self._behind |= told if touched else set()
+        self.open_calls -= {index_of(choice) for choice in choices if choice.get("finish_reason")}
+        if not self.open_calls:
+            self._behind.clear()
         return touched
 
     def seam(self, given: list[Event]) -> Seam:

@@ -141,7 +141,8 @@ class ResponsesGrammar(Grammar):
         opened = (_loads(event.data).get("response") for event in journal.given)
         first_given = (response for response in opened if isinstance(response, dict))
         response = next(first_given, None) or _loads(self._response)
-        response = {"id": "", "object": "response", **response, "output": []}
+        bare = {"id": self.request.response_id, "object": "response"}
+        response = {**bare, **response, "output": []}
         response.pop("usage", None)
         response["status"] = "failed"
         response["error"] = {"code": error.code or "server_error", "message": error.message}

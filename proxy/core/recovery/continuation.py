@@ -28,8 +28,16 @@ from proxy.core.sse import Event
 STRATEGY = "continuation"
 
 _ANCHOR_CHARS = 80
-_ECHO_CHARS = 8
-"""A repeated beginning at least this long is taken for an echo, where none is announced."""
+_LONGEST = 2**17
+"""A partial answer of more characters is not sent back."""
+
+_ECHO_CHARS = 3
+"""A partial answer at least this long that is repeated whole was echoed, announced or not."""
+
+_ANEW_CHARS = 8
+"""An answer with so much of the same beginning, and then other words, has begun anew."""
+
+_FINISHES = frozenset({"stop", "length", "content_filter"})
 
 _EXCLUDED = ("tools", "functions", "audio", "suffix", "echo")
 _COUNTED = ("logprobs", "top_logprobs")
@@ -60,6 +68,8 @@ def continued(situation: Situation, target: Target) -> tuple[Request, Splice] | 
     if set(seam.texts) != {slot} or seam.marks:
         return None
     text = characters(seam.texts[slot])
+    if len(text) > _LONGEST:
+        return None
     spoken = sum(bool(seam.pieces(parsed(event.data))) for event in journal.given)
     ceilings, body = _lowered(request.json, spoken), build(request.json, text)
     if ceilings is None or body is None:
@@ -157,6 +167,7 @@ class Continued(Splice):
         self._way = way
         self._anchor = units(_anchor(text)) if way == "instructed" else ""
         self._seen = ""
+        self._finished = False
         self._held: list[tuple[Event, dict[str, Any]]] = []
 
     def take(self, event: Event) -> list[Event]:
@@ -164,9 +175,11 @@ class Continued(Splice):
         found = parsed(event.data)
         if self.mismatch or found.get("moderation"):
             return []  # a moderation that has seen but a part
-        ended = event.data == DONE or bool(self._seam.marks_of(found))
-        pieces = self._seam.pieces(found)
-        if any(piece.slot not in self._seam.texts for piece in pieces):
+        marks, pieces = self._seam.marks_of(found), self._seam.pieces(found)
+        self._finished = self._finished or bool(marks)
+        ended = event.data == DONE or self._finished
+        strange = any(piece.slot not in self._seam.texts for piece in pieces)
+        if strange or any(mark.value not in _FINISHES for mark in marks):
             self.mismatch = "it is not plain text"
             return []
         if self.aligned:
@@ -178,6 +191,9 @@ class Continued(Splice):
     def close(self) -> list[Event]:
         """Decide with what there is."""
         out = [] if self.aligned else self._decide(last=True)
+        if not self._finished:
+            # The first attempt was cut; that the answer ends here is for the second one to say.
+            self.mismatch = self.mismatch or "it ended without a finish reason"
         return [*out, *super().close()]
 
     def _decide(self, *, last: bool) -> list[Event]:
@@ -216,11 +232,18 @@ class Continued(Splice):
 
     def _repeated(self, *, last: bool) -> int | None:
         """Return how many characters at the beginning repeat what was given."""
-        echo = self._way == "prefix" or len(self._text) >= _ECHO_CHARS
-        if echo and self._seen.startswith(self._text):
-            return len(self._text)
-        if echo and self._text.startswith(self._seen) and not last:
+        given, seen = self._text.strip(), self._seen.lstrip()
+        blank = len(self._seen) - len(seen)
+        short = len(given) < _ECHO_CHARS and self._way != "prefix"
+        if seen.startswith(given) and not short:
+            return self._after(blank + len(given), last=last)
+        if given.startswith(seen) and not last and not short:
             return None  # it may yet be an echo
+        pairs = enumerate(zip(seen, given, strict=False))
+        common = next((at for at, (one, two) in pairs if one != two), min(len(seen), len(given)))
+        if common >= _ANEW_CHARS:
+            self.mismatch = "it began anew"
+            return None
         return self._after(0, last=last)
 
     def _after(self, at: int, *, last: bool) -> int | None:

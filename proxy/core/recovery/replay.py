@@ -69,6 +69,8 @@ class Replayed(Splice):
         self._cap = cap
         self._text_at: dict[Slot, int] = dict.fromkeys(seam.texts, 0)
         self._mark_at: dict[Slot, int] = dict.fromkeys(seam.marks, 0)
+        self._texts_left = len(seam.texts)
+        self._marks_left = sum(map(len, seam.marks.values()))
         self._held: list[tuple[Event, dict[str, Any]]] = []
         self._held_size = 0
         self._look()
@@ -100,36 +102,34 @@ class Replayed(Splice):
         pieces, marks = self._seam.pieces(found), self._seam.marks_of(found)
         new = not pieces and not marks
         for piece in pieces:
-            at = self._text_at.get(piece.slot, 0)
-            rest = self._seam.texts.get(piece.slot, "")[at:]
-            lost = min(len(rest), len(piece.text))
+            at, given = self._text_at.get(piece.slot, 0), self._seam.texts.get(piece.slot, "")
+            lost = min(len(given) - at, len(piece.text))
             beyond = len(piece.text) > lost
-            if rest[:lost] != piece.text[:lost] or (beyond and self._seam.is_closed(piece.slot)):
+            same = given.startswith(piece.text[:lost], at)
+            if not same or (beyond and self._seam.is_closed(piece.slot)):
                 self.mismatch = "it differs from what was given"
                 return False
             if lost:
                 self._text_at[piece.slot] = at + lost
+                self._texts_left -= at + lost == len(given)
                 self._seam.trim(found, piece, lost)
             new = new or beyond
         for mark in marks:
-            given, at = self._seam.marks.get(mark.slot, []), self._mark_at.get(mark.slot, 0)
-            if at >= len(given):
+            known, at = self._seam.marks.get(mark.slot, []), self._mark_at.get(mark.slot, 0)
+            if at >= len(known):
                 new = True
                 continue
-            if not self._agrees(mark.value, given[at]):
+            if not self._agrees(mark.value, known[at]):
                 self.mismatch = "it differs from what was given"
                 return False
             self._mark_at[mark.slot] = at + 1
+            self._marks_left -= 1
             self._seam.unmark(found, mark)
         return new
 
     def _agrees(self, value: object, given: object) -> bool:
         return value == given
 
-    def _has_texts(self) -> bool:
-        return all(self._text_at[slot] == len(text) for slot, text in self._seam.texts.items())
-
     def _look(self) -> bool:
-        marks = all(self._mark_at[slot] == len(given) for slot, given in self._seam.marks.items())
-        self.aligned = self._has_texts() and marks and not self.mismatch
+        self.aligned = not (self._texts_left or self._marks_left or self.mismatch)
         return self.aligned

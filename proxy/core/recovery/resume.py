@@ -47,7 +47,8 @@ def plan(situation: Situation) -> Plan | None:
     if wait is None or not situation.may_repeat:
         return None
     request = Request("GET", _target(situation, identity, grammar.sequence))
-    splice = Resumed(ResponsesSeam(situation.journal.given), identity, grammar.sequence)
+    seam = ResponsesSeam([*situation.journal.given, *situation.journal.waiting])
+    splice = Resumed(seam, identity, grammar.sequence)
     return Plan(STRATEGY, IncidentOutcome.RESUMED, request, splice, *wait, goes_on=True)
 
 
@@ -59,16 +60,16 @@ def _identity(situation: Situation, grammar: ResponsesGrammar) -> str:
     over = polled or grammar.error_is_native or situation.attempts >= policy.max_attempts
     if over or not (policy.resume and situation.has_body) or situation.journal.full:
         return ""
-    if asked.method == "GET":
-        _, _, identity = asked.path.rstrip("/").rpartition("/responses/")
-    else:
-        identity = grammar.response_id if asked.background else ""
+    identity = grammar.response_id if asked.background else asked.response_id
     return identity if _ID.fullmatch(identity) else ""
 
 
 def _is_refused(situation: Situation) -> bool:
-    refused = situation.fault is Fault.HTTP_STATUS and not retryable_status(situation.end.status)
-    return STRATEGY in situation.ruled_out or (refused and situation.strategy == STRATEGY)
+    fault, status = situation.fault, situation.end.status
+    refused = fault is Fault.HTTP_STATUS and not retryable_status(status)
+    unheard = fault is Fault.MALFORMED_EVENT and not situation.grammar.events
+    of_resume = situation.strategy == STRATEGY and (refused or unheard)
+    return of_resume or STRATEGY in situation.ruled_out
 
 
 def _poll(situation: Situation, identity: str) -> Plan:
@@ -166,7 +167,7 @@ class Polled(Replayed):
 
     def close(self) -> list[Event]:
         """Give what is missing, if nothing of what was given is."""
-        if self.mismatch or self._missing or not self._has_texts():
+        if self.mismatch or self._missing or self._texts_left:
             return super().close()
         self.aligned = True
         return self._release()
