@@ -97,7 +97,10 @@ class Settings(BaseSettings):
         description="base URL: `/v1/X` goes to `<upstream>/X`, the query byte for byte",
     )
     max_attempts: int = Field(
-        3, ge=1, le=20, description="upstream attempts for one request, the first included"
+        3,
+        ge=1,
+        le=20,
+        description="upstream attempts on one target for one request, the first included",
     )
     connect_timeout_s: Seconds = Field(10, description="longest wait for a connection")
     first_event_timeout_s: Seconds = Field(
@@ -118,15 +121,17 @@ class Settings(BaseSettings):
         60, description="a longer `Retry-After` is passed to the client, not slept"
     )
     retry_budget_ratio: float = Field(
-        0.2, ge=0, le=10, description="repetitions allowed per request, over all streams"
+        0.2, ge=0, le=10, description="repetitions that each whole answer earns, over all streams"
     )
     retry_budget_min_per_s: float = Field(
         1, ge=0, le=10_000, description="repetitions allowed per second in any case"
     )
     breaker_failures: int = Field(
-        5, ge=1, description="failures of a target in a row after which it is left alone"
+        5,
+        ge=1,
+        description="failures of a target in a row, after which others are asked, if there are any",
     )
-    breaker_open_s: Seconds = Field(10, description="how long, before one request may try it")
+    breaker_open_s: Seconds = Field(10, description="for how long, before one request may try it")
     max_event_bytes: Size = Field(ByteSize(16 * 2**20), description="cap of one event")
     max_request_bytes: Size = Field(
         ByteSize(64 * 2**20),

@@ -64,6 +64,9 @@ def _upstream_name(value: str) -> str:
     if not _NAME.fullmatch(value):
         msg = "must be up to 64 letters, digits, dots, underscores and hyphens"
         raise ValueError(msg)
+    if value == "primary":
+        msg = "must be another name: primary is what the upstream itself is called in metrics"
+        raise ValueError(msg)
     return value
 
 

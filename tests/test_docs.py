@@ -31,7 +31,7 @@ from proxy.core.request import Request
 from proxy.demo.scenarios import SCENARIOS
 from proxy.incidents import IncidentRing
 from proxy.metrics import Metrics
-from proxy.settings import PREFIX, Settings
+from proxy.settings import FIELDS, PREFIX, Settings
 from proxy.version import __version__
 
 ROOT = Path(__file__).parent.parent
@@ -236,7 +236,7 @@ def test_the_readme_shows_an_incident_as_it_is() -> None:
         *(told["attempt"], told["age_s"], AttemptEnd().status, told["events"], told["bytes"]),
         *(told["tail_offset"], told["tail"].encode(), ""),
     )
-    facts = {key: told[key] for key in ("request_id", "endpoint", "model", "upstream")}
+    facts = {key: told[key] for key in ("request_id", "endpoint", "model", "upstream", "target")}
     shown = IncidentRing("masked").add(incident, facts=facts, attempts=told["attempts"])
     assert list(shown) == list(told)
     assert shown | {"time": 0} == told | {"time": 0}
@@ -265,7 +265,8 @@ def test_the_search_for_commands_finds_them() -> None:
 def test_every_variable_is_a_setting(path: Path) -> None:
     """In pages, examples and deployments alike."""
     found = re.findall(rf"{PREFIX}([A-Z][A-Z_]*)", path.read_text(encoding="utf-8"))
-    assert {name.lower() for name in found} <= {*Settings.model_fields, "config"}
+    known = {*FIELDS, *Settings.model_fields, "config"}
+    assert {name.lower().replace("__", ".") for name in found} <= known
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
