@@ -86,3 +86,30 @@ def test_a_continuation_that_turns_into_a_tool_call_is_a_fault_of_its_own() -> N
         ("reset", "mid_content", "continued"),
         ("malformed_event", "mid_content", "surfaced"),
     ]
+
+
+def test_a_very_long_answer_is_not_sent_back() -> None:
+    """It would be paid for once more, and compared character by character."""
+    policy = Policy(backoff_base_s=0.0, continuation="prefill", journal_max_bytes=2**30)
+    given = encode([said(role="assistant", content="x" * 140_000)])[: -len(b"data: [DONE]\n\n")]
+    made = run(ask(messages=[{"role": "user"}]), policy, (given, RESET))
+    assert made.opens == []
+
+
+def test_a_resumed_stream_with_an_event_that_is_no_object_is_not_let_in() -> None:
+    """It has no number, so nobody could say where it belongs: the response is polled."""
+    background = ask("responses", background=True)
+    whole = OPENERS + sse(spoken(2), lifecycle("completed", 3))
+    for odd in (sse(5), sse([1])):
+        made = run(background, ALWAYS, (OPENERS + sse(spoken(2)), RESET), odd + whole, (b"", LATE))
+        assert made.opens[1].document
+        assert made.out.startswith(OPENERS + sse(spoken(2)))
+        assert made.outcome == "failed"
+
+
+def test_an_empty_event_of_a_resumed_stream_is_nothing() -> None:
+    """Some gateways send one to keep the connection."""
+    background = ask("responses", background=True)
+    last = sse(lifecycle("completed", 3))
+    made = run(background, ALWAYS, (OPENERS + sse(spoken(2)), RESET), sse({}) + last)
+    assert made.out == OPENERS + sse(spoken(2)) + last
