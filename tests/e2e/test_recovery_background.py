@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -216,9 +217,9 @@ async def test_a_response_that_names_itself_anew_is_not_joined(quick: Proxy, sta
         if exchange.method == "GET" and "stream" in exchange.target:
             other = stream_for(ASKED, 2).events
             await exchange.answer(200, [*EVENT_STREAM, *CHUNKED])
-            for event in other[5:]:
-                await exchange.chunk(event)
-            await exchange.chunk(b"")
+            with contextlib.suppress(ConnectionError):  # nobody need hear it to its end
+                for event in [*other[5:], b""]:
+                    await exchange.chunk(event)
             return
         behind.asked.pop()
         await behind.play(exchange)
