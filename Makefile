@@ -50,9 +50,9 @@ run: $(STAMP) ## run the proxy with your environment's settings
 	$(BIN)/wholestream serve
 
 lock: $(STAMP) ## renew the pinned requirements
-	$(BIN)/pip-compile --quiet --generate-hashes --strip-extras --allow-unsafe --no-emit-index-url \
+	$(BIN)/pip-compile --quiet --generate-hashes --allow-unsafe --no-emit-index-url \
 		--no-emit-trusted-host --no-emit-find-links --upgrade --extra dev -o requirements/dev.txt pyproject.toml
-	$(BIN)/pip-compile --quiet --generate-hashes --strip-extras --allow-unsafe --no-emit-index-url \
+	$(BIN)/pip-compile --quiet --generate-hashes --allow-unsafe --no-emit-index-url \
 		--no-emit-trusted-host --no-emit-find-links --upgrade -o requirements/run.txt pyproject.toml
 
 clean: ## remove what was installed and cached
