@@ -1,7 +1,7 @@
-"""One attempt: the upstream's body read event by event, mended, judged.
+"""One attempt: the upstream's body, from its first read to its end.
 
-Knows the splitter, the repairs and the grammar, and finds the faults that lie in the bytes
-themselves. Must not know other attempts, the client, or what is done about a fault.
+Knows the splitter, documents, and what it means where the bytes stop; what single events are is
+for ``judgement``. Must not know other attempts, the client, or what is done about a fault.
 """
 
 from __future__ import annotations
@@ -9,67 +9,46 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 
+from proxy.core.document import Document, read_document
 from proxy.core.fault import AttemptEnd, Fault
-from proxy.core.grammars import Kind, grammar_for
+from proxy.core.grammars import Kind
 from proxy.core.grammars.base import DONE, is_json
-from proxy.core.policy import Policy
+from proxy.core.judgement import Judgement
+from proxy.core.policy import SAFE, Policy, Quirks
 from proxy.core.recovery import Splice
-from proxy.core.repairs import clean_text, mend
 from proxy.core.request import Request
-from proxy.core.sse import Event, EventSplitter
+from proxy.core.sse import STRAY, Event, EventSplitter
 
 
-class Attempt:
-    """Reads one attempt. ``splice`` joins it to what the client has of earlier ones.
+class Attempt(Judgement):
+    """Reads one attempt, and judges its events as they come."""
 
-    ``terminal`` becomes True with the stream's last event, ``fault`` is set when the bytes
-    themselves are at fault; after either, or when the answer does not fit what was given,
-    ``settled``: nothing more is taken.
-    """
-
-    def __init__(
+    def __init__(  # noqa: PLR0913 - as the base class
         self,
         request: Request,
         policy: Policy,
         count: Callable[[str], None],
         splice: Splice | None = None,
+        quirks: Quirks = SAFE,
+        *,
+        first: bool = True,
     ) -> None:
-        """Start before the first byte; ``count`` is told the name of each repair."""
-        self._policy = policy
-        self._count = count
-        self._splitter = EventSplitter(policy.max_event_bytes, count)
-        self._splice = splice
-        self.grammar = grammar_for(request)
+        """Start before the first byte; see the base class."""
+        super().__init__(request, policy, count, splice, quirks, first=first)
+        self._splitter = EventSplitter(policy.max_event_bytes, count, strays=True)
         self.document: bytearray | None = None
-        """Where the answer is to be one JSON document: what of it has come."""
+        """Where the answer is one JSON document: what of it has come."""
+        self.converts = False
+        """Whether it should have been a stream."""
         self.head = False
         """Whether the upstream answered with a 200."""
-        self.terminal = False
-        self.fault: Fault | None = None
-        self.error_event: Event | None = None
         self.closed = False
         self.partial = False
         """Whether the body stopped inside an event; known after ``close``."""
-        self.tail = b""
-        """The bytes that could not be given on, and in ``offset`` where they began."""
         self._read = b""
         self._pending_at = 0
         self.offset = 0
-
-    @property
-    def settled(self) -> bool:
-        """Whether this attempt has nothing more to say."""
-        return self.terminal or self.fault is not None or bool(self.mismatch)
-
-    @property
-    def spliced(self) -> bool:
-        """Whether the attempt is joined to content that was given before."""
-        return self._splice is not None and bool(self._splice.kind)
-
-    @property
-    def mismatch(self) -> str:
-        """Why the answer does not fit what was given, or an empty string."""
-        return self._splice.mismatch if self._splice else ""
+        """Where in the body the bytes of ``tail`` began."""
 
     @property
     def received(self) -> int:
@@ -101,29 +80,28 @@ class Attempt:
         events: list[Event] = []
         if self.document is not None:
             return self._unroll(end)
-        pending = self._splitter.pending
-        if not pending or self.settled:
-            return events
-        self.tail = pending
+        if not self.settled and self._splitter.pending:
+            self._close_pending(end, events)
+        return self._last_words(events)
+
+    def _close_pending(self, end: AttemptEnd, events: list[Event]) -> None:
+        self.tail = pending = self._splitter.pending
         self.offset = self._splitter.offset
         event = self._splitter.close()
         if event is None:
             lines = pending.split(b"\n")
             self.partial = not all(line.startswith(b":") for line in lines if line)
-            return events
+            return
         whole = event.data == DONE or (event.data.startswith(b"{") and is_json(event.data))
-        if not whole or (end.fault is not None and not self._would_end(event)):
-            self.partial = True
-            return events
-        self._count("closed_final_event")
-        self.partial = end.fault is not None
-        self.tail = b""
-        self._take(event, events)
-        return events
-
-    def finish(self) -> list[Event]:
-        """Take the end of an answer that is whole without a terminal event."""
-        return self._splice.close() if self._splice else []
+        if whole and (end.fault is None or self._would_end(event)):
+            self._count("closed_final_event")
+            self.partial = end.fault is not None
+            self.tail = b""
+            self._take(event, events)
+            return
+        self.partial = True
+        if event.name == STRAY:
+            self._stray(event)
 
     def _gather(self, data: bytes) -> list[Event]:
         document = self.document = bytearray() if self.document is None else self.document
@@ -135,15 +113,28 @@ class Attempt:
     def _unroll(self, end: AttemptEnd) -> list[Event]:
         """Tell a document event by event; one that is not finished has no end to tell."""
         events: list[Event] = []
-        found = (
-            [] if self.settled or end.fault else self.grammar.unroll(bytes(self.document or b""))
-        )
-        for event in found:
+        if self.settled or end.fault:
+            return events
+        body = bytes(self.document or b"")
+        document = self._opened(body) if self.converts else Document(body)
+        for event in self.grammar.unroll(document.data) if document.fault is None else ():
             self._take(event, events)
             if self.settled:
-                return events
-        self.fault = self.fault or (None if end.fault else Fault.CLEAN_EOF)
+                break
+        if events and self.converts:
+            self._count("json_to_sse")
+        whole = bool(events) and self.grammar.whole(clean=True)
+        self.fault = self.fault or (None if self.terminal or whole else Fault.CLEAN_EOF)
         return events
+
+    def _opened(self, body: bytes) -> Document:
+        document = read_document(body)
+        self.grammar.events += 1  # an answer has begun, whatever it turns out to be
+        if document.fault is not None:
+            self.grammar.error = document.error
+            self._fail(document.fault, body)
+            self.detail = document.detail
+        return document
 
     def name_fault(self, end: AttemptEnd) -> Fault:
         """Name what ended this attempt by where its bytes stop, which the edge cannot see."""
@@ -157,66 +148,8 @@ class Attempt:
             return end.fault
         return Fault.CLEAN_EOF if self.grammar.events else Fault.EMPTY_STREAM
 
-    def _take(self, event: Event, events: list[Event]) -> None:
-        if not (event.data.isascii() and event.name.isascii()):
-            event = clean_text(event, self._count)
-        # Legal data of several lines is JSON to its grammar, but must leave as one line.
-        kind = Kind.MALFORMED if b"\n" in event.data else self.grammar.read(event)
-        if kind is Kind.EVENT:
-            self._pass(event, events)
-        elif kind is not Kind.MALFORMED:
-            self._end(kind, event, events)
-        else:
-            self._mend(event, events)
-
-    def _mend(self, event: Event, events: list[Event]) -> None:
-        mended = mend(event, self._count)
-        if mended is None:
-            self._end(Kind.MALFORMED, event, events)
-            return
-        for part in mended:
-            kind = self.grammar.read(part)
-            if kind is Kind.EVENT:
-                self._pass(part, events)
-            else:
-                self._end(kind, part, events)
-            if self.settled:
-                return
-
-    def _pass(self, event: Event, events: list[Event]) -> None:
-        if self._splice is None:
-            events.append(event)
-        else:
-            events += self._splice.take(event)
-
-    def _end(self, kind: Kind, event: Event, events: list[Event]) -> None:
-        if kind is Kind.TERMINAL:
-            if event.data.startswith(DONE) and event.data != DONE:
-                self._count("done_form")
-                event = Event(event.name, DONE)
-            last: list[Event] = []
-            self._pass(event, last)
-            last += self.finish()
-            self.terminal = bool(last) and not self.mismatch
-            events += last if self.terminal else []
-        elif kind is Kind.SURPLUS:
-            self._count("dropped_done")
-        elif kind is Kind.ERROR:
-            joined: list[Event] = []
-            self._pass(event, joined)
-            self.error_event = joined[-1] if joined else None
-            self._fail(Fault.IN_STREAM_ERROR, event.encode()[:-2])
-        elif kind is Kind.UNFINISHED:
-            some = self.grammar.events > 0
-            self._fail(Fault.CLEAN_EOF if some else Fault.EMPTY_STREAM, event.encode()[:-2])
-        elif self._policy.skip_malformed:
-            self._count("dropped_malformed")
-        else:
-            self._fail(Fault.MALFORMED_EVENT, event.encode()[:-2])
-
     def _fail(self, fault: Fault, tail: bytes) -> None:
-        self.fault = fault
-        self.tail = tail
+        super()._fail(fault, tail)
         found = self._read.find(tail)
         # What is not found as it is began in an earlier read.
         start = self.received - len(self._read) + found

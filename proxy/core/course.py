@@ -76,7 +76,7 @@ def route(request: Request, policy: Policy) -> tuple[Target, ...]:
     A request whose body was not kept, or that is for anything but an answer of a model's, can be
     sent to the primary alone; one that goes on from what the primary keeps, to its models alone.
     """
-    primary = Target(continuation=policy.continuation)
+    primary = Target(continuation=policy.continuation, quirks=policy.quirks)
     movable = request.method == "POST" and request.replayable and request.recovery
     if not movable or request.path.rstrip("/") not in _MOVABLE:
         return (primary,)

@@ -48,6 +48,10 @@ _ACCOUNT = ("quota", "billing")
 _RETRYABLE_STATUS = frozenset({408, 409, 425, 429})
 _OVERLOAD_STATUS = frozenset({429, 503, 529})
 _SERVER_ERRORS = 500
+_PLAIN_ERROR = re.compile(rb"(?is)\s*error\s*:\s*(\S.*)")
+_MARKUP = re.compile(rb"(?is)<(script|style)\b.*?</\1\s*>|<!--.*?-->|<[^<>]*>")
+_PAGE_BYTES = 4096
+_EXCERPT = 100
 _STATUS_CODE = re.compile(r"[45][0-9][0-9]")
 
 
@@ -122,6 +126,26 @@ def read_error(data: bytes, status: int = 0) -> UpstreamError:
     if not isinstance(inner, dict):
         inner = {key: value for key, value in outer.items() if key != "type" or value != "error"}
     return _classify(inner, outer, status)
+
+
+def plain_error(data: bytes) -> UpstreamError | None:
+    """Read an error that was written where JSON should be (lucasjinreal/Crane#121), or None."""
+    found = _PLAIN_ERROR.fullmatch(data)
+    if found is None:
+        return None
+    return _classify({"message": found[1].decode("utf-8", "replace")}, {}, 0)
+
+
+def excerpt(page: bytes) -> str:
+    """Return the beginning of what an HTML page says, on one line."""
+    text = _MARKUP.sub(b" ", page[:_PAGE_BYTES]).decode("utf-8", "replace")
+    words = " ".join("".join(c if c.isprintable() else " " for c in text).split())
+    return words[:_EXCERPT]
+
+
+def told_error(found: dict[str, Any]) -> bool:
+    """Say whether a JSON object that came in place of an answer is an error (TGI#1896)."""
+    return bool(found.get("error")) or "error" in (found.get("object"), found.get("type"))
 
 
 def _classify(inner: dict[str, Any], outer: dict[str, Any], status: int) -> UpstreamError:

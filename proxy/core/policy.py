@@ -12,18 +12,45 @@ from typing import Literal
 Replay = Literal["never", "deterministic", "always"]
 Continuation = Literal["off", "completions", "prefill", "vllm", "prefix", "instructed"]
 Hold = Literal["none", "tool_calls", "all"]
+FinishReason = Literal["optional", "required", "added"]
+PassOrDrop = Literal["pass", "drop"]
+
+
+@dataclass(frozen=True, slots=True)
+class Quirks:
+    """How one upstream's streams differ from OpenAI's, and what is done about it.
+
+    The defaults suit every server that is known. The meaning of each field is in the settings
+    table; nothing is learned from what a server sends.
+    """
+
+    finish_reason: FinishReason = "optional"
+    foreign_events: PassOrDrop = "drop"
+    empty_choices: PassOrDrop = "pass"
+    fill_fields: bool = False
+    nan: Literal["pass", "null"] = "pass"
+    tool_arguments: Literal["pass", "length"] = "pass"
+    empty_answer: Literal["pass", "restart"] = "pass"
+    overload_texts: tuple[str, ...] = ()
+    aggregate: bool = False
+
+
+SAFE = Quirks()
+"""The default of every quirk."""
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
     """Whom to ask: an upstream by name (empty: the primary), for a model (empty: as asked).
 
-    ``continuation`` is how that upstream lets a partial answer be continued, by declaration.
+    ``continuation`` is how that upstream lets a partial answer be continued, by declaration;
+    ``quirks`` are its own.
     """
 
     upstream: str = ""
     model: str = ""
     continuation: Continuation = "off"
+    quirks: Quirks = SAFE
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,3 +78,4 @@ class Policy:
     continuation: Continuation = "off"
     hold: Hold = "none"
     fallbacks: tuple[Fallback, ...] = ()
+    quirks: Quirks = SAFE

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -17,6 +18,10 @@ import msgspec
 
 MAX_CHOICES = 128
 """OpenAI's own ceiling for ``n``; a larger number in a request is not believed."""
+
+_DIGITS = 9
+_EVENTS_OF_A_SESSION = re.compile(r"/agents/sessions/[^/]+/events/?")
+"""These have no other form than a stream."""
 
 
 class _Fields(msgspec.Struct):
@@ -41,13 +46,17 @@ class Request:
 
     ``target`` is path and query below the base URL, as sent (``/chat/completions``);
     ``body`` the whole body, or None when it is an upload that streams through;
-    ``recovery`` is False when the client asked for no retry and no recovery.
+    ``recovery`` is False when the client asked for no retry and no recovery. ``form`` has the
+    fields of an upload that came before its files, None where these are not known. With
+    ``own_path`` the target is not below the base URL, but the upstream's own (Azure's).
     """
 
     method: str
     target: str
     body: bytes | None = b""
     recovery: bool = True
+    form: Mapping[str, str] | None = None
+    own_path: bool = False
 
     @property
     def replayable(self) -> bool:
@@ -59,15 +68,28 @@ class Request:
         """The target without its query."""
         return self.target.partition("?")[0]
 
+    @property
+    def choices_known(self) -> bool:
+        """Whether it is known how many choices were asked for; an upload may say so later on."""
+        return self.body is not None or "n" in (self.form or ())
+
+    @property
+    def is_legacy(self) -> bool:
+        """Whether it is for a completion of text, not of a chat."""
+        return not self.path.rstrip("/").endswith("/chat/completions")
+
     @cached_property
     def asks_stream(self) -> bool:
         """Whether the client asked for a stream."""
+        if self.method == "GET" and _EVENTS_OF_A_SESSION.fullmatch(self.path):
+            return True
         if self.method == "GET":
             query = parse_qs(self.target.partition("?")[2])
             return query.get("stream", ["false"])[-1].lower() == "true"
         if self.method != "POST":
             return False
-        return self._fields.stream is True or self._fields.stream_format == "sse"
+        told, form = self._fields.stream, self.form is not None
+        return told is True or (form and told == "true") or self._fields.stream_format == "sse"
 
     @cached_property
     def starting_after(self) -> int:
@@ -91,6 +113,8 @@ class Request:
     def choices(self) -> int:
         """How many choices were asked for (``n``), at least 1."""
         n = self._fields.n
+        if self.form is not None and isinstance(n, str) and n.isdecimal():
+            n = int(n[:_DIGITS])
         return n if isinstance(n, int) and 1 <= n <= MAX_CHOICES else 1
 
     @property
@@ -132,6 +156,8 @@ class Request:
 
     @cached_property
     def _fields(self) -> _Fields:
+        if self.form is not None:
+            return _Fields(**{name: self.form.get(name) for name in _Fields.__struct_fields__})
         if not self.body:
             return _Fields()
         try:

@@ -16,21 +16,20 @@ from dataclasses import replace
 
 from proxy.core.attempt import Attempt
 from proxy.core.budget import Breakers, RetryBudget
-from proxy.core.commands import Finish, Open, Report, Try
-from proxy.core.course import Cause, Course
+from proxy.core.commands import Finish, Open
+from proxy.core.course import Cause
 from proxy.core.errors import UpstreamError, read_error, reply_of, retryable_status
-from proxy.core.fault import AttemptEnd, Fault, Incident, IncidentOutcome, Phase, StreamOutcome
-from proxy.core.ledger import Ledger
-from proxy.core.outlet import Outlet
+from proxy.core.facts import Facts
+from proxy.core.fault import AttemptEnd, Fault, IncidentOutcome, Phase, StreamOutcome
 from proxy.core.policy import Policy
-from proxy.core.recovery import Plan, Splice, may_join
+from proxy.core.recovery import Plan, Splice
 from proxy.core.request import Request
 from proxy.core.sse import Event
 from proxy.core.states import FINAL, TRANSITIONS, Signal, State
 from proxy.core.telling import by_status, in_stream, last_words
 
 
-class StreamSession:
+class StreamSession(Facts):
     """One client's stream. ``budget`` and ``breakers`` are shared with all other streams."""
 
     def __init__(
@@ -41,16 +40,8 @@ class StreamSession:
         breakers: Breakers | None = None,
     ) -> None:
         """Prepare; nothing is asked before ``begin``."""
-        self.state = State.OPENING
-        self._policy = policy
-        self._budget = budget
-        self._course = Course(request, policy, budget, breakers or Breakers())
-        self._out = Outlet(request, policy, keeps=may_join(request, policy))
-        self._journal = self._out.journal
-        self._ledger = Ledger(self._journal)
-        self._outcome: StreamOutcome | None = None
+        super().__init__(request, policy, budget, breakers or Breakers())
         self._last_end = AttemptEnd()
-        self._attempt = Attempt(request, policy, self._ledger.repaired)
 
     def begin(self, now: float) -> Open:
         """Begin the first attempt. ``now`` is monotonic seconds, here and below."""
@@ -58,43 +49,11 @@ class StreamSession:
         self._begin()
         return Open(self._course.asked, self._course.target)
 
-    @property
-    def answered(self) -> bool:
-        """Whether a 200 is out, or must go out with the bytes returned."""
-        return self._out.answered
-
-    @property
-    def settled(self) -> bool:
-        """Whether the attempt has nothing more to say, so that reading may stop."""
-        return self._attempt.settled
-
-    @property
-    def data_events(self) -> int:
-        """Data events read in this attempt; comments do not count (coder/coder#26005)."""
-        return self._attempt.grammar.events
-
-    @property
-    def incidents(self) -> list[Incident]:
-        """The incidents so far of which it is known what became of them. Not to be changed."""
-        return self._ledger.closed_incidents
-
-    @property
-    def tries(self) -> list[Try]:
-        """The attempts begun so far. Not to be changed."""
-        return self._course.tries
-
-    @property
-    def attempts(self) -> int:
-        """How many attempts were begun so far."""
-        return len(self._course.tries)
-
-    def wants_body(self, status: int) -> bool:
-        """Say whether the body of an answer with an error status is looked at."""
-        return self._out.answered or retryable_status(status) or self._course.has_fallback
-
-    def receive_head(self) -> None:
-        """Note that the attempt was answered with a 200."""
+    def receive_head(self, *, document: bool = False) -> None:
+        """Note that the attempt was answered with a 200; ``document``: by JSON, not by events."""
         self._attempt.head = True
+        if document:
+            self._attempt.document, self._attempt.converts = bytearray(), True
 
     def receive_data(self, data: bytes) -> bytes:
         """Take one read, return what goes to the client now: whole events, or nothing."""
@@ -145,8 +104,10 @@ class StreamSession:
         After a COMPLETE stream a fault may be told late; it is noted and changes nothing.
         """
         attempt = self._attempt
-        self._last_end = end
         body = b"" if self.state in FINAL else self._give(attempt.close(end))
+        if attempt.detail:
+            end = replace(end, detail=attempt.detail)
+        self._last_end = end
         self._journal.waiting = self._out.hold.waiting
         if self.state in FINAL:
             if end.fault is not None:
@@ -266,23 +227,15 @@ class StreamSession:
             return Finish(body + last_words(error, self._attempt, self._journal))
         return Finish(reply=reply_of(error, should_retry=True))
 
-    def report(self) -> Report:
-        """Return the facts of a stream that is over."""
-        ended = StreamOutcome.COMPLETE if self.state is State.COMPLETE else StreamOutcome.FAILED
-        return self._ledger.report(
-            self._outcome or ended,
-            self._attempt.grammar.usage,
-            tuple(attempt.reason for attempt in self._course.tries),
-            capped=self._course.cap_s is not None,
-        )
-
     def _begin(
         self, splice: Splice | None = None, *, goes_on: bool = False, document: bool = False
     ) -> None:
         calls = self._attempt.grammar.open_calls if goes_on else set()
         if not goes_on:
             self._out.hold.forget(content=self._journal.content)
-        self._attempt = Attempt(self._course.asked, self._policy, self._ledger.repaired, splice)
+        quirks, first = self._course.target.quirks, self.attempts == 1
+        parts = (self._course.asked, self._policy, self._ledger.repaired, splice, quirks)
+        self._attempt = Attempt(*parts, first=first)
         self._attempt.grammar.open_calls = calls
         self._attempt.document = bytearray() if document else None
         self._ledger.begun(self._out.hold)

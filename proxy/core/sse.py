@@ -13,6 +13,8 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 BOM = b"\xef\xbb\xbf"
+STRAY = b"\n"
+"""The name, impossible otherwise, of a block without any field, where it is asked for."""
 
 _STRIPPED = {b"": "dropped_comment", b"id": "stripped_id_retry", b"retry": "stripped_id_retry"}
 """Fields that go no further, and the repair that is counted for them once an event."""
@@ -39,12 +41,16 @@ class EventSplitter:
 
     ``max_event_bytes`` bounds what is kept of an unfinished event. An event that grows past
     it is dropped, ``oversize`` becomes True and everything that follows is ignored.
-    ``count`` is told the name of each repair made.
+    ``count`` is told the name of each repair made. With ``strays`` a block that has no field at
+    all comes out as an event named ``STRAY``: it may be the rest of one, or no event stream.
     """
 
-    def __init__(self, max_event_bytes: int, count: Callable[[str], None]) -> None:
+    def __init__(
+        self, max_event_bytes: int, count: Callable[[str], None], *, strays: bool = False
+    ) -> None:
         """Start at the first byte of a body."""
         self._max = max_event_bytes
+        self._strays = strays
         self._count = count
         self._head: bytes | None = b""
         self._fragments: list[bytes] = []
@@ -174,6 +180,11 @@ class EventSplitter:
         name: bytes | None = None
         data: list[bytes] = []
         seen: set[str] = set()
+        bare = block.lstrip(b"\0\n")
+        if bare != block:
+            # Zeros between events: padding, or memory that was never written.
+            self._count("dropped_nul")
+            block = bare
         for line in block.split(b"\n"):
             field, colon, value = line.partition(b":")
             if field == b"data":
@@ -189,7 +200,7 @@ class EventSplitter:
             self._count(repair)
         if name is not None or data:
             return self._event(name or b"", b"\n".join(data))
-        return None
+        return Event(STRAY, block) if self._strays and block and not seen else None
 
     def _hold_dataless(self, name: bytes) -> None:
         # Nobody can use an event without data, and SDKs die of it (openai/openai-python#2722). Its

@@ -18,6 +18,8 @@ def in_stream(failure: Failure, attempt: Attempt, journal: Journal) -> Finish:
     """End a stream of which the client has the 200."""
     cause = failure.cause
     error = cause.error or own_error(cause.fault, failure.detail, journal.events)
+    if failure.last and cause.fault is Fault.IN_STREAM_ERROR:
+        attempt.translated()
     return Finish(last_words(error, attempt, journal, native=failure.last))
 
 

@@ -17,6 +17,7 @@ import msgspec
 
 from proxy.core.errors import STREAM_INCOMPLETE, UpstreamError
 from proxy.core.journal import Journal
+from proxy.core.policy import SAFE, Quirks
 from proxy.core.request import Request
 from proxy.core.sse import Event
 
@@ -42,7 +43,7 @@ class Kind(enum.Enum):
     UNFINISHED = "unfinished"
     """The end mark came although the answer is not complete."""
     SURPLUS = "surplus"
-    """Not of this endpoint's language: dropped and counted."""
+    """Not of this endpoint's language: dropped, and counted as ``Grammar.surplus``."""
     MALFORMED = "malformed"
     """The data is not JSON."""
 
@@ -52,10 +53,21 @@ class Grammar(abc.ABC):
 
     reads_again = True
     """Whether the same request may be sent again after a 200 whose content was not given."""
+    named = True
+    """Whether the events of this endpoint have names."""
+    only_events = True
+    """Whether an answer to a request for a stream that is neither events nor JSON is a fault."""
+    open_ended = False
+    """Whether the stream has no end of its own, so that silence is no fault."""
+    added_ending = ""
+    """The repair that is counted where an error the upstream told is given an ending."""
 
-    def __init__(self, request: Request) -> None:
+    def __init__(self, request: Request, quirks: Quirks = SAFE) -> None:
         """Start before the first event of an attempt."""
         self.request = request
+        self.quirks = quirks
+        self.surplus = ""
+        """The repair that dropping the last surplus event is counted as."""
         self.events = 0
         self.error: UpstreamError | None = None
         self.error_is_native = False
@@ -79,6 +91,20 @@ class Grammar(abc.ABC):
 
         ``clean`` says that the body ended as HTTP says it should, after a whole event.
         """
+
+    @property
+    def finished(self) -> bool:
+        """Whether the answer is over but for an end mark and its statistics, if there are any."""
+        return False
+
+    @property
+    def empty(self) -> bool:
+        """Whether a complete answer that had no content says so by success alone."""
+        return False
+
+    def missing(self) -> list[Event]:
+        """Return what the answer lacks before its terminal event, where a quirk adds it."""
+        return []
 
     def end_mark(self) -> Event | None:
         """Return the end mark that a finished stream lacks, if its endpoint has one."""
@@ -104,10 +130,28 @@ class Grammar(abc.ABC):
         """Return the events that tell a document, a finished answer in one piece; or none."""
         return []
 
+    def fold(self, events: list[Event]) -> bytes:  # noqa: ARG002 - most have no such form
+        """Return a finished answer in one piece, as its endpoint has it without a stream."""
+        return b""
+
 
 def parse(data: bytes) -> Any:
     """Decode JSON as the SDKs do; raises ValueError or RecursionError."""
     return json.loads(data.decode())  # from bytes it would take UTF-16 and a BOM as well
+
+
+def loads(data: bytes) -> dict[str, Any]:
+    """Decode a JSON object; anything else is an empty one."""
+    try:
+        found = parse(data)
+    except (ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def dicts(value: object) -> list[dict[str, Any]]:
+    """Return the objects of a JSON array; of anything else none."""
+    return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
 
 
 def is_json(data: bytes) -> bool:

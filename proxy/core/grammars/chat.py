@@ -1,9 +1,9 @@
 """Chat completions and legacy completions: chunks with choices, closed by ``[DONE]``.
 
 Completeness: every choice has a ``finish_reason`` and ``[DONE]`` came, and no
-error was told. ``[DONE]`` without any ``finish_reason`` at all is let pass: some compatible
-servers never send one (anomalyco/opencode#43882). Content is any non-empty field of a delta
-but ``role``.
+error was told. ``[DONE]`` without any ``finish_reason`` at all is let pass, unless the upstream's
+quirks require one: some compatible servers never send it (anomalyco/opencode#43882). Content is
+any non-empty field of a delta but ``role``. Events have no names here.
 """
 
 from __future__ import annotations
@@ -20,19 +20,24 @@ from proxy.core.grammars.base import (
     Kind,
     error_object,
     is_balanced,
+    loads,
     parse,
     raw,
     says,
 )
+from proxy.core.grammars.chat_forms import IDENTITY, fold, unroll
 from proxy.core.grammars.chat_seam import ChatSeam, choices_of, index_of
 from proxy.core.grammars.seam import Seam
 from proxy.core.journal import Journal
+from proxy.core.policy import SAFE, Quirks
 from proxy.core.request import Request
 from proxy.core.sse import Event
 
 _NULL = msgspec.Raw(b"null")
 _ERROR = b'"error"'
 _CALLS = (b"tool_calls", b"function_call")
+_NO_NAMES = frozenset({b"message", b"error"})
+"""The name that every event has which has none (WHATWG), and one that is told apart."""
 
 
 class _Choice(msgspec.Struct, gc=False):
@@ -56,12 +61,18 @@ _decode = msgspec.json.Decoder(_Chunk).decode
 class ChatGrammar(Grammar):
     """One attempt of a chat completion or a legacy completion."""
 
-    def __init__(self, request: Request) -> None:
+    named = False
+
+    def __init__(self, request: Request, quirks: Quirks = SAFE) -> None:
         """Expect as many choices as were asked for."""
-        super().__init__(request)
+        super().__init__(request, quirks)
         self._open = set(range(request.choices))
         self._finished: set[int] = set()
+        self._stopped = True
         self._behind: set[int] = set()
+        self._watches = quirks.finish_reason != "optional"
+        self._last = b""
+        self._called = self._spoken = False
 
     def read(self, event: Event) -> Kind:
         """Peek at a chunk; see the base class."""
@@ -75,6 +86,9 @@ class ChatGrammar(Grammar):
             if slow is None:
                 return Kind.MALFORMED
             chunk = slow
+        if event.name and self._is_foreign(event.name, chunk):
+            self.surplus = "dropped_foreign_event"
+            return Kind.SURPLUS
         self.events += 1
         if says(chunk.error) or event.name == b"error" or _is_flat_error(chunk):
             self.error = read_error(data)
@@ -85,13 +99,51 @@ class ChatGrammar(Grammar):
         for choice in chunk.choices or ():
             if says(choice.finish_reason):
                 self._finished.add(choice.index)
+                self._stopped = self._stopped and bytes(choice.finish_reason) == b'"stop"'
             self._open.add(choice.index)
+        if self._watches:
+            self._watch(data)
         return Kind.EVENT
 
+    def _is_foreign(self, name: bytes, chunk: _Chunk) -> bool:
+        """Say whether an event of another language came between the chunks (opencode#38106)."""
+        ours = name in _NO_NAMES or chunk.choices is not None or says(chunk.error)
+        return not ours and self.quirks.foreign_events == "drop" and not says(chunk.usage)
+
+    def _watch(self, data: bytes) -> None:
+        """Remember what decides about a finish reason that never comes."""
+        self._last = data
+        self._called = self._called or any(name in data for name in _CALLS)
+        # Spoken answers end with this and no finish reason (openai-node, ChatCompletionStream.ts).
+        self._spoken = self._spoken or (b'"audio"' in data and b'"expires_at"' in data)
+
     def _read_done(self) -> Kind:
-        if self.events and (not self._finished or self.whole(clean=True)):
-            return Kind.TERMINAL
-        return Kind.UNFINISHED
+        if not self.events or (self._finished and not self.whole(clean=True)):
+            return Kind.UNFINISHED
+        required = self.quirks.finish_reason == "required" and not self._spoken
+        return Kind.UNFINISHED if required and not self._finished else Kind.TERMINAL
+
+    @property
+    def finished(self) -> bool:
+        """Whether every choice has its ``finish_reason``, so that only statistics can follow."""
+        return self.whole(clean=True)
+
+    @property
+    def empty(self) -> bool:
+        """Whether every choice stopped by itself; one that a filter or a limit stopped is not."""
+        return self._stopped
+
+    def missing(self) -> list[Event]:
+        """Return a last chunk, where an upstream that never sends a finish reason says so."""
+        added = self.quirks.finish_reason == "added" and not self._finished
+        # Half a call with a finish reason is run; a spoken answer has none.
+        if not added or self._called or self._spoken:
+            return []
+        chunk = {key: of for key, of in loads(self._last).items() if key in IDENTITY}
+        part: dict[str, Any] = {"text": ""} if self.request.is_legacy else {"delta": {}}
+        end = {"logprobs": None, "finish_reason": "stop"}
+        chunk["choices"] = [{"index": index, **part, **end} for index in sorted(self._open)]
+        return [Event(b"", dumps(chunk))]
 
     def has_content(self, event: Event) -> bool:
         """Look for any non-empty field but ``role`` in any choice's delta."""
@@ -123,7 +175,7 @@ class ChatGrammar(Grammar):
         """Look for calls; one is complete with its choice, before that a fragment may follow."""
         if not self.open_calls and not any(name in event.data for name in _CALLS):
             return False
-        choices = choices_of(_parsed(event.data))
+        choices = choices_of(loads(event.data))
         for choice in choices:
             delta = choice.get("delta")
             if isinstance(delta, dict) and (delta.get("tool_calls") or delta.get("function_call")):
@@ -141,12 +193,17 @@ class ChatGrammar(Grammar):
         """Return the seam of chat chunks."""
         return ChatSeam(given)
 
+    def unroll(self, document: bytes) -> list[Event]:
+        """Return the chunks of a completion, and ``[DONE]``."""
+        options = self.request.json.get("stream_options")
+        usage = isinstance(options, dict) and options.get("include_usage") is True
+        chunks = unroll(loads(document), usage=usage)
+        return [*(Event(b"", dumps(chunk)) for chunk in chunks), *([DONE_EVENT] if chunks else [])]
 
-def _parsed(data: bytes) -> Any:
-    try:
-        return parse(data)
-    except (ValueError, RecursionError):
-        return None
+    def fold(self, events: list[Event]) -> bytes:
+        """Return the completion that chunks add up to."""
+        chunks = [loads(event.data) for event in events]
+        return dumps(fold([chunk for chunk in chunks if chunk]))
 
 
 def _peek_slowly(data: bytes) -> _Chunk | None:

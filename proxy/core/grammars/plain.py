@@ -20,6 +20,7 @@ class PlainGrammar(Grammar):
     """One attempt of a stream whose language is not known."""
 
     reads_again = False
+    only_events = False
     error_name = b""
 
     def read(self, event: Event) -> Kind:

@@ -7,8 +7,6 @@ it failed. ``[DONE]`` does not belong here (caozhiyuan/copilot-api#338 broke on 
 
 from __future__ import annotations
 
-from typing import Any
-
 import msgspec
 
 from proxy.core.errors import UpstreamError, dumps, read_error
@@ -18,6 +16,7 @@ from proxy.core.grammars.base import (
     Kind,
     error_object,
     is_balanced,
+    loads,
     parse,
     raw,
     says,
@@ -34,6 +33,7 @@ from proxy.core.grammars.responses_seam import (
 from proxy.core.grammars.seam import Seam
 from proxy.core.grammars.unroll import unroll
 from proxy.core.journal import Journal
+from proxy.core.policy import SAFE, Quirks
 from proxy.core.request import Request
 from proxy.core.sse import Event
 
@@ -63,18 +63,22 @@ _decode_lifecycle = msgspec.json.Decoder(_Lifecycle).decode
 class ResponsesGrammar(Grammar):
     """One attempt of a Responses stream, created by POST or re-attached by GET."""
 
-    def __init__(self, request: Request) -> None:
+    added_ending = "added_response_failed"
+
+    def __init__(self, request: Request, quirks: Quirks = SAFE) -> None:
         """Start with no response known."""
-        super().__init__(request)
+        super().__init__(request, quirks)
         self.sequence = request.starting_after
         """The number of the last event read."""
         self._response = b""
+        self._last = b""
         self._effects = False
 
     def read(self, event: Event) -> Kind:
         """Peek at an event; see the base class."""
         data = event.data
         if data.startswith(DONE):
+            self.surplus = "dropped_done"
             return Kind.SURPLUS
         try:
             peek = _decode(data)
@@ -83,6 +87,11 @@ class ResponsesGrammar(Grammar):
             if slow is None:
                 return Kind.MALFORMED
             peek = slow
+        if data == self._last and peek.sequence_number is not None:
+            # Never by text alone: "ha" may follow "ha" (lidge-jun/opencodex#361).
+            self.surplus = "dropped_duplicate"
+            return Kind.SURPLUS
+        self._last = data
         self.events += 1
         name = peek.type or event.name.decode("utf-8", "replace")
         if name == "error" or (not peek.type and says(peek.error)):
@@ -92,7 +101,7 @@ class ResponsesGrammar(Grammar):
         # Never back: a resumed stream may begin with events that were read before.
         self.sequence = self.sequence + 1 if number is None else max(self.sequence, number)
         if name == ADDED:
-            item = _loads(data).get("item")
+            item = loads(data).get("item")
             kind = type_of(item) if isinstance(item, dict) else ""
             self._effects = self._effects or kind not in PLAIN_ITEMS
         return self._read_lifecycle(name, data) if name in _LIFECYCLE else Kind.EVENT
@@ -100,7 +109,7 @@ class ResponsesGrammar(Grammar):
     @property
     def response_id(self) -> str:
         """The id that the upstream gave, or an empty string."""
-        found = _loads(self._response).get("id")
+        found = loads(self._response).get("id")
         return found if isinstance(found, str) else ""
 
     def _read_lifecycle(self, name: str, data: bytes) -> Kind:
@@ -132,15 +141,15 @@ class ResponsesGrammar(Grammar):
         Flat alone is yielded as an ordinary item by most SDKs, and Codex reads only the second
         (zyycn/codex-proxy-rs#90). The numbers go on after the last one given.
         """
-        last = _loads(journal.last.data).get("sequence_number") if journal.last else None
+        last = loads(journal.last.data).get("sequence_number") if journal.last else None
         number = last + 1 if isinstance(last, int) else journal.after + journal.events + 1
         told = error_object(error)
         flat = {"code": told["code"], "message": error.message, "param": error.param}
         first = {"type": "error", "sequence_number": number, **flat, "error": told}
         # As it was given first: what an attempt that did not fit said of it is not to be told.
-        opened = (_loads(event.data).get("response") for event in journal.given)
+        opened = (loads(event.data).get("response") for event in journal.given)
         first_given = (response for response in opened if isinstance(response, dict))
-        response = next(first_given, None) or _loads(self._response)
+        response = next(first_given, None) or loads(self._response)
         bare = {"id": self.request.response_id, "object": "response"}
         response = {**bare, **response, "output": []}
         response.pop("usage", None)
@@ -168,7 +177,7 @@ class ResponsesGrammar(Grammar):
         """From a call's item to its end everything waits, or the numbers would be out of order."""
         if not self.open_calls and b"output_item.added" not in event.data:
             return False
-        found = _loads(event.data)
+        found = loads(event.data)
         item = found.get("item")
         if type_of(found) == ADDED and isinstance(item, dict) and type_of(item) in _CALLS:
             self.open_calls.add(output_of(found))
@@ -177,14 +186,25 @@ class ResponsesGrammar(Grammar):
             self.open_calls.discard(output_of(found))
         return inside
 
+    @property
+    def empty(self) -> bool:
+        """Whether a completed response has no output at all."""
+        response = loads(self._response)
+        return response.get("status") == "completed" and not response.get("output")
+
     def seam(self, given: list[Event]) -> Seam:
         """Return the seam of response events."""
         return ResponsesSeam(given)
 
     def unroll(self, document: bytes) -> list[Event]:
         """Return the events of a response that has ended."""
-        events = unroll(_loads(document))
+        events = unroll(loads(document))
         return [Event(event["type"].encode(), dumps(event)) for event in events]
+
+    def fold(self, events: list[Event]) -> bytes:
+        """Return the response as its last event has it."""
+        response = loads(events[-1].data).get("response") if events else None
+        return dumps(response) if isinstance(response, dict) else b""
 
 
 def _peek_slowly(data: bytes) -> _Peek | None:
@@ -209,18 +229,10 @@ def _response_of(data: bytes) -> bytes:
     try:
         response = bytes(_decode_lifecycle(data).response)
     except (msgspec.MsgspecError, RecursionError):
-        response = dumps(_loads(data).get("response"))
+        response = dumps(loads(data).get("response"))
     return response if response.startswith(b"{") else b""
 
 
 def _usage_of(response: bytes) -> bytes:
-    usage = _loads(response).get("usage")
+    usage = loads(response).get("usage")
     return dumps(usage) if isinstance(usage, dict) else b""
-
-
-def _loads(data: bytes) -> dict[str, Any]:
-    try:
-        found = parse(data)
-    except (ValueError, RecursionError):
-        return {}
-    return found if isinstance(found, dict) else {}

@@ -8,11 +8,14 @@ has begun: a run, an image or an upload has had its effect.
 
 from __future__ import annotations
 
+from typing import Any
+
 import msgspec
 
-from proxy.core.errors import read_error
-from proxy.core.grammars.base import Kind, says
+from proxy.core.errors import dumps, read_error
+from proxy.core.grammars.base import Kind, dicts, loads, says
 from proxy.core.grammars.plain import PlainGrammar
+from proxy.core.policy import SAFE, Quirks
 from proxy.core.request import Request
 from proxy.core.sse import Event
 
@@ -31,13 +34,14 @@ _decode = msgspec.json.Decoder(_Peek).decode
 class TypedGrammar(PlainGrammar):
     """One attempt of a stream whose events name their type."""
 
+    only_events = True
     last = frozenset[str]()
     language: tuple[str, ...] = ()
     """How the types that are OpenAI's own begin."""
 
-    def __init__(self, request: Request) -> None:
+    def __init__(self, request: Request, quirks: Quirks = SAFE) -> None:
         """Expect one last event, where it is not known better."""
-        super().__init__(request)
+        super().__init__(request, quirks)
         self._missing: int | None = 1
         self._ours = False
         self._ended = False
@@ -77,20 +81,40 @@ class TypedGrammar(PlainGrammar):
 class ImagesGrammar(TypedGrammar):
     """Generations and edits, with partial images on the way."""
 
-    last = frozenset({"image_generation.completed", "image_edit.completed"})
+    last_of = ("image_generation.completed", "image_edit.completed")
+    last = frozenset(last_of)
     language = ("image_generation.", "image_edit.")
 
-    def __init__(self, request: Request) -> None:
-        """Expect as many images as were asked for; of an upload that is not known."""
-        super().__init__(request)
-        self._missing = request.choices if request.replayable else None
+    def __init__(self, request: Request, quirks: Quirks = SAFE) -> None:
+        """Expect as many images as were asked for; of some uploads that is not known."""
+        super().__init__(request, quirks)
+        self._missing = request.choices if request.choices_known else None
+
+    def unroll(self, document: bytes) -> list[Event]:
+        """Return a completed event for each image."""
+        answer = loads(document)
+        kind = self.last_of[self.request.path.rstrip("/").endswith("/edits")]
+        images = answer.pop("data", None)
+        shared = {"type": kind, "created_at": answer.pop("created", None), **answer}
+        return [Event(kind.encode(), dumps(shared | image)) for image in dicts(images)]
 
 
 class AudioGrammar(TypedGrammar):
     """Transcriptions and speech."""
 
+    only_events = False  # speech is raw audio, and some transcriptions are plain text
     last = frozenset({"transcript.text.done", "speech.audio.done"})
     language = ("transcript.", "speech.")
+
+    def unroll(self, document: bytes) -> list[Event]:
+        """Return the last event of a transcription, which repeats the whole text."""
+        answer = loads(document)
+        if not isinstance(answer.get("text"), str):
+            return []
+        kept: dict[str, Any] = {
+            key: answer[key] for key in ("text", "logprobs", "usage") if key in answer
+        }
+        return [Event(b"", dumps({"type": "transcript.text.done", **kept}))]
 
 
 class ThreadsGrammar(TypedGrammar):

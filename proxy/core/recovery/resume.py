@@ -46,7 +46,7 @@ def plan(situation: Situation) -> Plan | None:
     wait = situation.wait
     if wait is None or not situation.may_repeat:
         return None
-    request = Request("GET", _target(situation, identity, grammar.sequence))
+    request = _retrieving(situation, _target(situation, identity, grammar.sequence))
     seam = ResponsesSeam([*situation.journal.given, *situation.journal.waiting])
     splice = Resumed(seam, identity, grammar.sequence)
     return Plan(STRATEGY, IncidentOutcome.RESUMED, request, splice, *wait, goes_on=True)
@@ -73,10 +73,14 @@ def _is_refused(situation: Situation) -> bool:
 
 
 def _poll(situation: Situation, identity: str) -> Plan:
-    request = Request("GET", _target(situation, identity, None))
+    request = _retrieving(situation, _target(situation, identity, None))
     seam = ResponsesSeam(situation.journal.given)
     splice = Polled(seam, situation.policy.max_event_bytes, identity)
     return Plan(STRATEGY, IncidentOutcome.RESUMED, request, splice, document=True)
+
+
+def _retrieving(situation: Situation, target: str) -> Request:
+    return Request("GET", target, own_path=situation.request.own_path)
 
 
 def _target(situation: Situation, identity: str, after: int | None) -> str:

@@ -4,7 +4,9 @@ To add one: a function that returns None where it cannot be sure, and a line in 
 names are the values of the ``repair`` label. Order matters: the first that is sure wins.
 Repairs of framing alone (line ends, comments, ``id``) are made where the bytes are cut, in
 ``core.sse``; the two that depend on completeness (``closed_final_event``, ``added_done``) are
-made where the end is judged, in ``core.session``.
+made where the end is judged, in ``core.session``; those that a grammar alone can see (``surplus``
+events, names, answers in one piece) in ``core.attempt``; those that have to be asked for, in
+``shapes``.
 """
 
 from __future__ import annotations
@@ -13,17 +15,20 @@ import json
 import re
 from collections.abc import Callable
 
+from proxy.core.grammars.base import DONE, is_json
 from proxy.core.repairs.text import escape_controls, escape_separators, replace_utf8
 from proxy.core.repairs.values import (
     bare_done,
     drop_keepalive,
+    drop_nul,
+    is_beginning,
     join_lines,
     split_values,
     strip_prefix,
 )
 from proxy.core.sse import Event
 
-__all__ = ["REPAIRS", "TEXT_REPAIRS", "clean_text", "mend"]
+__all__ = ["REPAIRS", "TEXT_REPAIRS", "clean_text", "is_beginning", "join", "mend"]
 
 TEXT_REPAIRS: dict[str, Callable[[bytes], bytes | None]] = {
     "replaced_utf8": replace_utf8,
@@ -33,6 +38,7 @@ TEXT_REPAIRS: dict[str, Callable[[bytes], bytes | None]] = {
 
 REPAIRS: dict[str, Callable[[bytes], list[bytes] | None]] = {
     "dropped_comment": drop_keepalive,
+    "dropped_nul": drop_nul,
     "done_form": bare_done,
     "data_prefix": strip_prefix,
     "joined_lines": join_lines,
@@ -70,6 +76,17 @@ def mend(event: Event, count: Callable[[str], None]) -> list[Event] | None:
         lines = [data.replace(b"\n", b" ") for data in mended]
         return [Event(_name_of(data) if several else event.name, data) for data in lines]
     return None
+
+
+def join(half: Event, rest: Event) -> Event | None:
+    """Return the one event that two were made of (BerriAI/litellm#30224), or None.
+
+    Sure only if the first one stopped inside its JSON, and the second one is none by itself.
+    """
+    joined = half.data + rest.data
+    if rest.data.startswith(DONE) or is_json(rest.data) or not is_json(joined):
+        return None
+    return Event(half.name, joined)
 
 
 def _name_of(data: bytes) -> bytes:

@@ -17,7 +17,8 @@ _SEPARATORS = (
 )
 _STRING = re.compile(rb'"(?:[^"\\]|\\.?)*+"?', re.DOTALL)
 """A string, or what is left of one: without its end it must not be sought from every quote."""
-_CONTROL = re.compile(rb"[\x00-\x1f]")
+_CONTROL = re.compile(rb"[\x01-\x1f]")
+"""All but NUL: that is no character somebody forgot to escape, and what it hides is not known."""
 
 
 def replace_utf8(data: bytes) -> bytes | None:

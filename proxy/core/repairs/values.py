@@ -31,6 +31,12 @@ def strip_prefix(data: bytes) -> list[bytes] | None:
     return [rest] if rest != data and _is_whole(rest) else None
 
 
+def drop_nul(data: bytes) -> list[bytes] | None:
+    """Take NUL bytes off both ends of JSON or ``[DONE]``; inside they are part of the data."""
+    bare = data.strip(b"\0")
+    return [bare] if bare != data and _is_whole(bare) else None
+
+
 def join_lines(data: bytes) -> list[bytes] | None:
     """Join a JSON value that was broken over several ``data:`` lines (SamSaffron/term-llm#454)."""
     if b"\n" not in data:
@@ -66,6 +72,19 @@ def split_values(data: bytes) -> list[bytes] | None:
             end += 1
         at = end
     return values if len(values) > 1 else None
+
+
+def is_beginning(data: bytes) -> bool:
+    """Say whether the data is a JSON object up to where it stops, so that its rest may follow."""
+    if not data.startswith(b"{"):
+        return False
+    try:
+        json.loads(data)
+    except json.JSONDecodeError as error:
+        return error.pos >= len(error.doc.rstrip()) or error.msg.startswith("Unterminated string")
+    except (ValueError, RecursionError):
+        return False
+    return False
 
 
 def _is_whole(data: bytes) -> bool:

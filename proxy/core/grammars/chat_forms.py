@@ -1,0 +1,116 @@
+"""From a completion in one piece to the chunks that tell it, and back.
+
+Knows both forms of chat completions and legacy completions. A server that answers a request for
+a stream with one JSON object is told in chunks (rsp4copilot#10); chunks that nobody asked for add
+up to one object (BerriAI's and OpenAI's SDKs add them up in the same way). Must not know which
+way is wanted, or whether the answer is complete.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from proxy.core.grammars.base import dicts
+from proxy.core.grammars.chat_seam import choices_of, index_of
+
+IDENTITY = ("id", "object", "created", "model", "service_tier", "system_fingerprint")
+"""What all chunks of one answer have in common."""
+
+_FIRST_COUNTS = frozenset({"id", "type", "role", "index", "expires_at"})
+"""Strings and numbers that are said, not added to."""
+
+_OBJECTS = {"chat.completion.chunk": "chat.completion"}
+_PADDING = "obfuscation"
+
+
+def unroll(answer: dict[str, Any], *, usage: bool) -> list[dict[str, Any]]:
+    """Return the chunks of a completion; none if it has no choices. ``usage``: it was asked for."""
+    head = {key: answer[key] for key in IDENTITY if key in answer}
+    choices = choices_of(answer)
+    legacy = any("text" in choice and "message" not in choice for choice in choices)
+    if not legacy:
+        head["object"] = "chat.completion.chunk"
+    chunks = [{**head, "choices": [part]} for choice in choices for part in _parts(choice)]
+    if chunks and usage and answer.get("usage"):
+        chunks.append({**head, "choices": [], "usage": answer["usage"]})
+    return chunks
+
+
+def _parts(choice: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    index, finish = index_of(choice), choice.get("finish_reason")
+    if "message" not in choice:
+        yield {**choice, "index": index}
+        return
+    message = choice["message"] if isinstance(choice["message"], dict) else {}
+    kept = {key: value for key, value in choice.items() if key not in {"message", "index"}}
+    yield {"index": index, "delta": {"role": message.get("role") or "assistant", "content": ""}}
+    delta = {key: value for key, value in message.items() if key != "role" and value is not None}
+    calls = dicts(delta.get("tool_calls"))
+    if calls:
+        # A stream numbers its calls, a message does not.
+        delta["tool_calls"] = [{"index": place, **call} for place, call in enumerate(calls)]
+    yield {**kept, "index": index, "delta": delta, "finish_reason": None}
+    yield {"index": index, "delta": {}, "finish_reason": finish}
+
+
+def fold(chunks: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return the completion that chunks add up to."""
+    answer: dict[str, Any] = {}
+    choices: dict[int, dict[str, Any]] = {}
+    for chunk in chunks:
+        for key, value in chunk.items():
+            if key == "usage" and value:
+                answer[key] = value
+            elif key not in {"choices", _PADDING, "usage"} and not answer.get(key):
+                answer[key] = value  # Azure's first chunk has empty names
+        for choice in choices_of(chunk):
+            _add(choices.setdefault(index_of(choice), {"index": index_of(choice)}), choice)
+    answer["object"] = _OBJECTS.get(answer.get("object") or "", answer.get("object"))
+    answer["choices"] = [choices[index] for index in sorted(choices)]
+    return answer
+
+
+def _add(whole: dict[str, Any], choice: dict[str, Any]) -> None:
+    rest = {key: value for key, value in choice.items() if key not in {"delta", "finish_reason"}}
+    _merge(whole, rest)
+    whole["finish_reason"] = choice.get("finish_reason") or whole.get("finish_reason")
+    delta = choice.get("delta")
+    if isinstance(delta, dict):
+        nothing = {"role": "assistant", "content": None}
+        _merge(whole.setdefault("message", nothing), delta)
+
+
+def _merge(whole: dict[str, Any], more: dict[str, Any]) -> None:
+    for key, value in more.items():
+        known = whole.get(key)
+        if value is None or (known and key in _FIRST_COUNTS):
+            whole.setdefault(key, value)
+        elif key == "tool_calls":
+            whole[key] = _with_calls(known or [], dicts(value))
+        elif isinstance(known, str) and isinstance(value, str):
+            whole[key] = known + value
+        elif isinstance(known, dict) and isinstance(value, dict):
+            _merge(known, value)
+        elif isinstance(known, list) or (isinstance(known, str) and isinstance(value, list)):
+            whole[key] = _as_list(known) + _as_list(value)  # Mistral speaks in texts and lists
+        else:
+            whole[key] = value
+
+
+def _as_list(value: object) -> list[Any]:
+    if isinstance(value, list):
+        return value
+    return [{"type": "text", "text": value}] if value else []
+
+
+def _with_calls(known: list[dict[str, Any]], more: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    for place, call in enumerate(more):
+        index = call.get("index")
+        at = index if isinstance(index, int) else place
+        body = {key: value for key, value in call.items() if key != "index"}
+        if 0 <= at < len(known):
+            _merge(known[at], body)
+        else:
+            known.append(body)
+    return known
