@@ -2,12 +2,13 @@
 
 ::
 
-    __main__, cli      the commands: serve, config, healthcheck, demo
+    __main__, cli      the commands: serve, check, config, healthcheck, demo
     app                one process: two listeners, lifecycle, drain
     server             aiohttp's server with its error pages and foreign bytes in logs taken out
     api, admin         the two listeners: the API; metrics, health, readiness, incidents
     gate               who may come in: hosts, origins, methods, targets
     relay              THE driver: one client request, executes the session's commands
+    tunnel, raw        a WebSocket's handshake; from there on its bytes, both ways
     clocks             when the upstream's patience is up, when the client must hear
     downstream         the client's side: headers once, whole writes, one end
     asking             from a command to a request on the wire
@@ -24,6 +25,7 @@
     settings           all settings, checked; makes the core's Policy
     settings_tables    those that are tables: recovery, upstreams, fallbacks
     settings_load      from flags, environment and file; errors in one line
+    lint/              the command check: a captured body, judged by the core
     demo/              the embedded misbehaving upstream and the demonstration
     core/              pure and synchronous; start at its laws
         sse            bytes -> whole events

@@ -5,9 +5,13 @@ Knows the paths that are served and the caps on bodies. Must not know streams.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from aiohttp import HttpVersion11, web
 
+from proxy.asking import Body
 from proxy.core.errors import Reply, error_reply
+from proxy.core.grammars import endpoint_of
 from proxy.core.request import Request
 from proxy.edge import Edge
 from proxy.gate import Gate
@@ -15,10 +19,14 @@ from proxy.metrics import code_label
 from proxy.relay import Relay
 from proxy.replies import SERVER, error_response
 from proxy.settings import base_url
+from proxy.tunnel import Tunnel, asks_tunnel
+from proxy.uploads import opened
 
 _BASE = "/v1"
 _LOOP = 508
 _KIND = "invalid_request_error"
+_STREAMING_UPLOADS = frozenset({"audio", "images"})
+"""Only these may ask for a stream; all other uploads are not looked at."""
 
 
 class _RefusedError(Exception):
@@ -46,14 +54,15 @@ class Api:
             self._admit(client)
             if client.method == "OPTIONS" and "Access-Control-Request-Method" in client.headers:
                 return web.Response(status=204, headers={"Server": SERVER, **cors})
-            request = await self._request(client)
+            request, body = await self._request(client)
         except _RefusedError as refused:
             response = error_response(refused.reply, cors)
             self._edge.metrics.requests.labels("other", code_label(refused.reply.status)).inc()
             # The body may not be read; what is left of it must not become the next request.
             response.force_close()
             return response
-        body = client.content if request.body is None else request.body
+        if asks_tunnel(client, request):
+            return await Tunnel(self._edge, client, request, cors).run()
         return await Relay(self._edge, client, request, body, cors).run()
 
     def _admit(self, client: web.BaseRequest) -> None:
@@ -61,22 +70,31 @@ class Api:
         if refusal is not None:
             raise _RefusedError(refusal)
 
-    async def _request(self, client: web.BaseRequest) -> Request:
-        target = client.raw_path[len(_BASE) :]
-        if not self._edge.upstreams.can_send(target):
+    async def _request(self, client: web.BaseRequest) -> tuple[Request, Body]:
+        own = not _is_below_base(client.raw_path)
+        target = client.raw_path if own else client.raw_path[len(_BASE) :]
+        if not self._edge.upstreams.can_send(target, own=own):
             raise _RefusedError(error_reply(400, "bad_request", _BAD_TARGET, _KIND))
         recovery = client.headers.get("X-Wholestream-Recovery", "").strip().lower() != "off"
-        if _is_upload(client):
-            await _invite(client)
-            return Request(client.method, target, None, recovery)
-        return Request(client.method, target, await self._read(client), recovery)
+        request = Request(client.method, target, None, recovery, own_path=own)
+        if not _is_upload(client):
+            body = await self._read(client)
+            return replace(request, body=body), body
+        await _invite(client)
+        if endpoint_of(request) not in _STREAMING_UPLOADS:
+            return request, client.content
+        try:
+            form, upload = await opened(client.content, client.headers.get("Content-Type", ""))
+        except web.RequestPayloadError:
+            raise _RefusedError(error_reply(400, "bad_request", _BAD_BODY, _KIND)) from None
+        return replace(request, form=form), upload
 
     def _refuse(self, client: web.BaseRequest) -> Reply | None:
         if self._edge.closed:
             text = "The proxy is shutting down. Try again: another instance may answer."
             return Reply(503, error_reply(503, "overloaded", text).body, True, 1)  # noqa: FBT003
         path = client.raw_path.partition("?")[0]
-        if path != _BASE and not path.startswith(_BASE + "/"):
+        if not _is_below_base(path) and not self._edge.upstreams[""].owns(path):
             base = base_url(self._edge.settings.host, self.port)
             text = f"Nothing is served here. Set OPENAI_BASE_URL={base}/v1"
             return error_reply(404, "not_found", text, _KIND)
@@ -114,6 +132,11 @@ async def _invite(client: web.BaseRequest) -> None:
     if expected and client.version == HttpVersion11:
         await client.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         client.writer.output_size = 0  # the answer has not begun
+
+
+def _is_below_base(path: str) -> bool:
+    path = path.partition("?")[0]
+    return path == _BASE or path.startswith(_BASE + "/")
 
 
 def _is_upload(client: web.BaseRequest) -> bool:

@@ -43,4 +43,5 @@ class Asker:
             for name in (*_OF_THE_BODY, *(() if body else ("Content-Type",))):
                 headers.popall(name, None)
         headers, target = upstream.dress(headers), upstream.aim(request.target)
-        return upstream.open(request.method, target, headers, body, fresh=fresh)
+        own = request.own_path
+        return upstream.open(request.method, target, headers, body, fresh=fresh, own=own)

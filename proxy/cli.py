@@ -1,4 +1,4 @@
-"""The commands: serve (the default), config, healthcheck, demo.
+"""The commands: serve (the default), check, config, healthcheck, demo.
 
 Knows flags and exit codes: 0 well, 1 not, 2 wrong usage or setting. No traceback reaches a user.
 """
@@ -13,6 +13,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
+from proxy.lint.endpoints import ENDPOINTS
 from proxy.logs import LOG, set_up
 from proxy.settings import FIELDS, LISTS, Settings, SettingsError, base_url
 from proxy.settings_load import load, meant
@@ -20,9 +21,11 @@ from proxy.settings_tables import printable
 from proxy.version import __version__
 
 _USAGE = 2
-_COMMANDS = ("serve", "config", "healthcheck", "demo")
+_COMMANDS = ("serve", "check", "config", "healthcheck", "demo")
 _FLAGS = [name for name in FIELDS if name not in LISTS]
-_TABLES = ("recovery", *LISTS)
+_TABLES = ("recovery", "quirks", *LISTS)
+_OWN_FLAGS = {"check", "demo"}
+_CHECK = "lint a captured stream: exit 0 clean, 1 faults or wrong forms, 2 usage"
 _QUOTED = re.compile(r":? ['\"].*", re.DOTALL)
 
 
@@ -37,6 +40,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         from proxy.demo.showcase import main as demo  # noqa: PLC0415 - its extras are optional
 
         return int(demo(serve=options["serve"]))
+    if command == "check":
+        from proxy.lint.command import check  # noqa: PLC0415 - no other command needs it
+
+        return check(**options)
     path = options.pop("config")
     flags = {name: value for name, value in options.items() if value is not None}
     try:
@@ -70,7 +77,7 @@ def _parse(arguments: list[str]) -> dict[str, Any]:
             parser.error(
                 "unexpected argument; flags go after the command: wholestream config --port 1"
             )
-        hint = "" if options.command == "demo" else meant(key, _FLAGS, _flag)
+        hint = "" if options.command in _OWN_FLAGS else meant(key, _FLAGS, _flag)
         parser.error(f"{printable(name)}: unknown flag{hint}")
     return vars(options)
 
@@ -95,6 +102,7 @@ def _parser() -> argparse.ArgumentParser:
         ("healthcheck", "exit 0 if the running proxy is ready"),
     ):
         _add_settings(commands.add_parser(name, help=text, description=text, allow_abbrev=False))
+    _add_check(commands.add_parser("check", help=_CHECK, description=_CHECK, allow_abbrev=False))
     demo = commands.add_parser("demo", help="see it work on an embedded, misbehaving upstream")
     demo.add_argument("--serve", action="store_true", help="keep running, with traffic")
     return parser
@@ -107,6 +115,19 @@ def _add_settings(parser: argparse.ArgumentParser) -> None:
         default = FIELDS[name].default
         shown = _toml(default) if isinstance(default, bool) else default
         parser.add_argument(_flag(name), dest=name, metavar="X", help=f"{text} [{shown}]")
+
+
+def _add_check(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("file", metavar="FILE", nargs="?", help="a body; -: standard input")
+    text = f"what it is of, where its events do not tell: {', '.join(ENDPOINTS)}"
+    parser.add_argument("--endpoint", type=_endpoint, metavar="X", help=text)
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+
+
+def _endpoint(name: str) -> str:
+    if name not in ENDPOINTS:
+        raise argparse.ArgumentTypeError(f"choose one of {', '.join(ENDPOINTS)}")
+    return name
 
 
 def _flag(name: str) -> str:

@@ -15,6 +15,9 @@ from proxy.settings import Settings
 
 _T = TypeVar("_T")
 
+FINISH_GRACE_S = 2.0
+"""Statistics follow the last finish reason at once, some servers' connections never end."""
+
 
 class Clocks:
     """The clocks of a stream; a request that is none has no limits."""
@@ -44,10 +47,19 @@ class Clocks:
         """Start the stall clock anew."""
         self._last_event = self.now()
 
-    def upstream_limit(self, *, begun: bool) -> float:
-        """Return when silence becomes a fault; ``begun`` once a data event came."""
+    def body_was_sent(self) -> None:
+        """Start all clocks anew: an upload may have taken longer than any of them."""
+        self.attempt_begins()
+        self._commit_at = self.now() + self._settings.commit_after_s
+
+    def upstream_limit(self, *, begun: bool, finished: bool = False) -> float:
+        """Return when silence becomes a fault; ``begun`` once a data event came.
+
+        Once all is ``finished`` but an end mark, it becomes the end, and soon.
+        """
         if begun:
-            return self._last_event + self._settings.stall_timeout_s
+            stall = self._settings.stall_timeout_s
+            return self._last_event + (min(stall, FINISH_GRACE_S) if finished else stall)
         return self._opened + self._settings.first_event_timeout_s
 
     def client_due(self, last_write: float | None) -> float:

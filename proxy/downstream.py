@@ -8,23 +8,29 @@ from __future__ import annotations
 import asyncio
 import socket
 import struct
+from collections.abc import Callable
+from http import HTTPStatus
 
 from aiohttp import HttpVersion11, web
+from multidict import CIMultiDict
 
-from proxy.core.errors import Reply, retryable_status
+from proxy.core.errors import Reply, error_reply, retryable_status
 from proxy.core.fault import Fault
-from proxy.headers import to_client
+from proxy.headers import STREAM_HEADERS, to_client
 from proxy.replies import error_response
 from proxy.upstream import Answer, UpstreamFault
 
 _ATTEMPTS = "x-wholestream-attempts"
+_TOO_LARGE = "The stream to be made one JSON object is larger than the setting max_event_bytes."
 
 
 class Downstream:
     """Writes one response. ``headers`` are the proxy's own, sent with whatever is answered."""
 
-    def __init__(self, client: web.BaseRequest, headers: dict[str, str]) -> None:
-        """Take a request that is not answered yet."""
+    def __init__(
+        self, client: web.BaseRequest, headers: dict[str, str], cap: int = 16 * 2**20
+    ) -> None:
+        """Take a request that is not answered yet; ``cap`` bounds in bytes what is collected."""
         self._client = client
         self._own = headers
         self._loop = asyncio.get_running_loop()
@@ -32,6 +38,19 @@ class Downstream:
         self.passing = False
         """Whether an answer is passed on as it is, so that no words of ours may be added."""
         self.last_write = self._loop.time()
+        self._cap = cap
+        self._fold: Callable[[bytes], Reply] | None = None
+        self._collected = bytearray()
+        self._kept: CIMultiDict[str] | None = None
+
+    @property
+    def collecting(self) -> bool:
+        """Whether nothing is sent before all is there."""
+        return self._fold is not None
+
+    def collect(self, fold: Callable[[bytes], Reply]) -> None:
+        """Send nothing of a stream before its end, and then what ``fold`` makes of it."""
+        self._fold = fold
 
     @property
     def status(self) -> int:
@@ -40,7 +59,9 @@ class Downstream:
 
     async def open_stream(self, answer: Answer | None, attempts: int) -> None:
         """Send a 200 and a stream's headers, once, with those of an answer if there is one."""
-        if self.response is not None:
+        if self.collecting and self._kept is None and answer is not None:
+            self._kept = to_client(answer.headers.items(), stream=True)
+        if self.response is not None or self.collecting:
             return
         headers = to_client(answer.headers.items() if answer else (), stream=True)
         headers.update(self._own)
@@ -87,9 +108,23 @@ class Downstream:
 
     async def write(self, data: bytes) -> None:
         """Write at once, if there is anything; waits only while the client's buffer is full."""
-        if data and self.response is not None:
+        if self.collecting:
+            self._collected += data[: self._cap + 1 - len(self._collected)]
+        elif data and self.response is not None:
             await self.response.write(data)
             self.last_write = self._loop.time()
+
+    def _folded(self) -> web.StreamResponse:
+        if len(self._collected) > self._cap or self._fold is None:
+            return error_response(error_reply(502, "oversize_event", _TOO_LARGE), self._own)
+        reply = self._fold(bytes(self._collected))
+        if reply.status != HTTPStatus.OK:
+            return error_response(reply, self._own)
+        headers = self._kept or CIMultiDict()
+        for name in STREAM_HEADERS:
+            headers.pop(name, None)
+        headers.update({**self._own, "Content-Type": "application/json"})
+        return web.Response(body=reply.body, headers=headers)
 
     async def beat(self) -> None:
         """Write a comment, a whole block, so that nothing on the way takes silence for an end."""
@@ -100,6 +135,10 @@ class Downstream:
 
         In one segment if possible: split, they look cut to some (node-fetch/node-fetch#1576).
         """
+        if self.collecting:
+            await self.write(data)
+            self.response = self._folded()
+            return self.response
         response = self.response or web.Response()
         if data or response.prepared:
             await response.write_eof(data)

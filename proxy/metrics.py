@@ -92,6 +92,11 @@ class Metrics:
         self.in_flight = Gauge(
             "wholestream_streams_in_flight", "Streams under way.", registry=self.registry
         )
+        self.tunnels = Gauge(
+            "wholestream_tunnels_in_flight",
+            "WebSocket connections under way.",
+            registry=self.registry,
+        )
         self.draining = Gauge("wholestream_draining", "1 while draining.", registry=self.registry)
         self.breaker_open = Gauge(
             "wholestream_breaker_open",
@@ -211,6 +216,9 @@ class Metrics:
 
 def code_label(status: int) -> str:
     """Return the ``code`` label for a status sent to a client."""
+    if status == 101:  # noqa: PLR2004 - HTTP's numbers
+        # A handshake that succeeded: whoever looks for what went wrong must not find it.
+        return "2xx"
     return "429" if status == 429 else f"{status // 100}xx"  # noqa: PLR2004 - HTTP's numbers
 
 

@@ -13,10 +13,12 @@ from typing import Any, cast
 import aiohttp
 from aiohttp.client_proto import ResponseHandler
 
+from proxy.raw import Raw
+
 _Factory = functools.partial[ResponseHandler]
 
 
-class _Wire(ResponseHandler):
+class _Wire(Raw, ResponseHandler):
     """One connection. ``idle`` while it is in the pool."""
 
     idle = False

@@ -16,6 +16,7 @@ from aiohttp.web_protocol import RequestHandler, _ErrInfo
 
 from proxy.core.errors import error_reply
 from proxy.logs import LOG
+from proxy.raw import Raw
 from proxy.replies import error_response
 
 Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
@@ -31,7 +32,7 @@ _SILENT.propagate = False
 _SILENT.disabled = True
 
 
-class _QuietHandler(RequestHandler):
+class _QuietHandler(Raw, RequestHandler):
     """One client connection."""
 
     def data_received(self, data: bytes) -> None:

@@ -8,13 +8,19 @@ sources and words the errors, ``settings_tables`` has what is a table.
 from __future__ import annotations
 
 import json
-import ssl
 from collections.abc import Mapping
 from contextvars import ContextVar
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ByteSize, Field, ValidationInfo, field_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ByteSize,
+    Field,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 from pydantic.fields import FieldInfo
 from pydantic_settings import (
     BaseSettings,
@@ -26,6 +32,7 @@ from pydantic_settings import (
 )
 
 from proxy.core.policy import Fallback, Policy, Target
+from proxy.settings_quirks import OwnQuirks, Profile, preset
 from proxy.settings_tables import (
     FallbackRule,
     OtherUpstream,
@@ -34,16 +41,10 @@ from proxy.settings_tables import (
     normal_base_url,
     told_apart,
 )
+from proxy.settings_types import Authorities, Host, Names, Port, Seconds, SecondsOrOff, Size
 
 PREFIX = "WHOLESTREAM_"
 WILDCARDS = frozenset({"0.0.0.0", "::"})  # noqa: S104 - compared with, not bound to
-
-Names = Annotated[list[str], NoDecode]
-Host = Annotated[str, Field(min_length=1)]
-Seconds = Annotated[float, Field(gt=0, le=86_400, allow_inf_nan=False)]
-SecondsOrOff = Annotated[float, Field(ge=0, le=86_400, allow_inf_nan=False)]
-Port = Annotated[int, Field(ge=0, le=65_535)]
-Size = Annotated[ByteSize, Field(ge=1)]
 
 FILE: ContextVar[Mapping[str, Any] | None] = ContextVar("settings file", default=None)
 """What the file says, while settings are made."""
@@ -146,7 +147,7 @@ class Settings(BaseSettings):
     drain_timeout_s: SecondsOrOff = Field(
         300, description="then wait this long for streams, then end them loudly"
     )
-    ca_bundle: Path | None = Field(
+    ca_bundle: Authorities | None = Field(
         None, description="PEM file of the authorities to trust upstream, in place of the system's"
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
@@ -164,12 +165,21 @@ class Settings(BaseSettings):
         description="an event that is not JSON: a fault like a cut, or dropped and counted",
     )
     recovery: Recovery = Field(Recovery(), description="how far a broken stream may be mended")
+    profile: Profile = Field(
+        "any", description="which server `upstream` is; it only presets `quirks`"
+    )
+    quirks: OwnQuirks = Field(OwnQuirks(), description="how `upstream` differs from OpenAI")
     upstreams: Annotated[list[OtherUpstream], AfterValidator(told_apart), NoDecode] = Field(
         [], description="further upstreams, for fallbacks"
     )
     fallbacks: Annotated[list[FallbackRule], NoDecode] = Field(
         [], description="whom to ask once the attempts at the first target are spent"
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _preset(cls, values: object) -> object:
+        return preset(values, OwnQuirks)
 
     @field_validator("allowed_hosts", "allowed_origins", mode="before")
     @classmethod
@@ -199,17 +209,6 @@ class Settings(BaseSettings):
     def _lead_somewhere(cls, value: list[FallbackRule], info: ValidationInfo) -> list[FallbackRule]:
         if "upstreams" in info.data:  # else they are wrong themselves
             lead_somewhere(value, [entry.name for entry in info.data["upstreams"]])
-        return value
-
-    @field_validator("ca_bundle")
-    @classmethod
-    def _readable(cls, value: Path | None) -> Path | None:
-        try:
-            if value is not None:
-                ssl.create_default_context(cafile=str(value))
-        except OSError:  # an SSLError is one
-            msg = "must be a readable PEM file with certificates"
-            raise ValueError(msg) from None
         return value
 
     @field_validator("admin_port")
@@ -253,15 +252,16 @@ class Settings(BaseSettings):
             continuation=self.recovery.continuation,
             hold=self.recovery.hold,
             fallbacks=self._fallbacks(),
+            quirks=self.quirks.of_streams,
         )
 
     def _fallbacks(self) -> tuple[Fallback, ...]:
-        ways = {entry.name: entry.continuation for entry in self.upstreams}
-        ways[""] = self.recovery.continuation
+        ways = {one.name: (one.continuation, one.quirks.of_streams) for one in self.upstreams}
+        ways[""] = (self.recovery.continuation, self.quirks.of_streams)
         return tuple(
             Fallback(
                 tuple(rule.models),
-                tuple(Target(to.upstream, to.model, ways[to.upstream]) for to in rule.to),
+                tuple(Target(to.upstream, to.model, *ways[to.upstream]) for to in rule.to),
             )
             for rule in self.fallbacks
         )

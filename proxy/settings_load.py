@@ -42,9 +42,10 @@ def load(flags: Mapping[str, Any], path: str | None = None) -> tuple[Settings, l
         settings = Settings(**_nested(flags))
     except ValidationError as error:
         raise SettingsError(_one_line(error)) from None
-    except (pydantic_settings.SettingsError, RecursionError):
-        # The only setting that is decoded for us is the table.
-        raise SettingsError("recovery: must be a JSON object") from None
+    except (pydantic_settings.SettingsError, RecursionError) as error:
+        # What is decoded for us are the tables.
+        named = [name for name in ("recovery", "quirks") if f'"{name}"' in str(error)]
+        raise SettingsError(f"{(named or ['recovery'])[0]}: must be a JSON object") from None
     finally:
         FILE.reset(token)
     return settings, _unknown_variables(settings)

@@ -14,7 +14,6 @@ from typing import Annotated, Any
 from pydantic import (
     AfterValidator,
     BaseModel,
-    ConfigDict,
     Field,
     PrivateAttr,
     SecretStr,
@@ -27,6 +26,8 @@ from pydantic_core import PydanticCustomError
 from yarl import URL
 
 from proxy.core.policy import Continuation, Hold, Replay
+from proxy.settings_quirks import OtherQuirks, OwnQuirks, Profile, preset
+from proxy.settings_types import Table
 
 _BASE_URL = re.compile(r"(?i:https?)://[^/?#@\\\s]+(?P<path>(?:/[!\"$->@-\[\]-~]*)?)")
 """No user, query or fragment; a path that can be sent as it stands."""
@@ -70,13 +71,7 @@ def _upstream_name(value: str) -> str:
     return value
 
 
-class _Table(BaseModel):
-    model_config = ConfigDict(
-        extra="forbid", frozen=True, hide_input_in_errors=True, validate_default=True
-    )
-
-
-class Recovery(_Table):
+class Recovery(Table):
     """How far a stream that broke in the middle may be mended."""
 
     resume: bool = Field(
@@ -96,7 +91,7 @@ class Recovery(_Table):
     )
 
 
-class OtherUpstream(_Table):
+class OtherUpstream(Table):
     """One more upstream. Its key comes from the environment, or is the client's own."""
 
     name: Annotated[str, AfterValidator(_upstream_name)] = Field(
@@ -111,8 +106,17 @@ class OtherUpstream(_Table):
     )
     headers: dict[str, SecretStr] = Field(default={}, description="sent to it in every request")
     continuation: Continuation = Field(default="off", description="as in `recovery.continuation`")
+    profile: Profile = Field(default="any", description="as in `profile`")
+    quirks: OtherQuirks = Field(
+        default=OtherQuirks(), description="a table with the keys of `quirks`, but for `paths`"
+    )
 
     _api_key: SecretStr | None = PrivateAttr(default=None)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _preset(cls, values: object) -> object:
+        return preset(values, OtherQuirks)
 
     @property
     def api_key(self) -> SecretStr | None:
@@ -169,7 +173,7 @@ class OtherUpstream(_Table):
         return dict.fromkeys(value, "***")  # any of them may hold a key
 
 
-class FallbackTarget(_Table):
+class FallbackTarget(Table):
     """Whom to ask instead, and for which model."""
 
     upstream: str = Field(
@@ -185,7 +189,7 @@ class FallbackTarget(_Table):
         return self
 
 
-class FallbackRule(_Table):
+class FallbackRule(Table):
     """For some models, the targets to try in order."""
 
     models: list[Annotated[str, Field(min_length=1)]] = Field(
@@ -223,7 +227,9 @@ def lead_somewhere(fallbacks: list[FallbackRule], names: list[str]) -> None:
 
 TABLES: dict[tuple[str, ...], type[BaseModel]] = {
     ("recovery",): Recovery,
+    ("quirks",): OwnQuirks,
     ("upstreams",): OtherUpstream,
+    ("upstreams", "quirks"): OtherQuirks,
     ("fallbacks",): FallbackRule,
     ("fallbacks", "to"): FallbackTarget,
 }

@@ -1,11 +1,14 @@
-"""Whether a body is an event stream although it does not say so.
+"""What a body is that does not call itself an event stream: events all the same, JSON, a page.
 
-Knows the first bytes of event streams. Must not know headers.
+Knows first bytes, compressed or not. Must not know what was asked for.
 """
 
 from __future__ import annotations
 
+import enum
 from collections.abc import Awaitable, Callable
+
+from proxy.decoding import Decoder, UnknownCodingError
 
 _FIELDS = (b"data:", b"event:", b"id:", b"retry:", b":")
 _BOM = b"\xef\xbb\xbf"
@@ -25,12 +28,44 @@ def looks_like_events(data: bytes, *, ended: bool) -> bool | None:
     return False
 
 
-async def sniffed(read: Callable[[], Awaitable[bytes]]) -> tuple[bytes, bool]:
-    """Read until it is known; return what was read, and whether it looks like events."""
-    data = b""
-    verdict = None
-    while verdict is None:
+class Body(enum.Enum):
+    """What a body is, by its first bytes."""
+
+    EVENTS = "events"
+    JSON = "json"
+    HTML = "html"
+    NOTHING = "nothing"
+    OTHER = "other"
+
+
+_BY_FIRST_BYTE = {b"{": Body.JSON, b"[": Body.JSON, b"<": Body.HTML}
+
+
+def kind_of(data: bytes, *, ended: bool) -> Body | None:
+    """Judge by the first bytes that are no white space; None while there are too few."""
+    verdict = looks_like_events(data, ended=ended)
+    if verdict is None or verdict:
+        return Body.EVENTS if verdict else None
+    text = data.removeprefix(_BOM).lstrip()
+    if not text:
+        return Body.NOTHING if ended else Body.OTHER
+    return _BY_FIRST_BYTE.get(text[:1], Body.OTHER)
+
+
+async def sniffed(read: Callable[[], Awaitable[bytes]], coding: str) -> tuple[bytes, Body]:
+    """Read until it is known; return what was read, and what it is.
+
+    ``coding`` is how the body is compressed, if at all; what is returned still is.
+    """
+    try:
+        decoder = Decoder(coding)
+    except UnknownCodingError:
+        return b"", Body.OTHER
+    data = text = b""
+    kind = None
+    while kind is None:
         more = await read()
         data += more
-        verdict = looks_like_events(data, ended=not more)
-    return data, verdict
+        text += b"".join(decoder.feed(more))
+        kind = kind_of(text, ended=not more)
+    return data, kind

@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 import email.utils
 import math
-import re
 import time
 from collections.abc import AsyncIterable
 from datetime import UTC
@@ -20,10 +19,11 @@ from types import SimpleNamespace
 
 import aiohttp
 from multidict import CIMultiDict, CIMultiDictProxy
-from yarl import URL
 
 from proxy.clients import Clients
 from proxy.core.fault import Fault
+from proxy.origin import Origin
+from proxy.raw import switched
 from proxy.settings import Settings
 from proxy.settings_tables import OtherUpstream
 
@@ -32,8 +32,6 @@ _CREDENTIALS = (
     *("Cookie", "OpenAI-Organization", "OpenAI-Project"),
 )
 """Where a caller's key may be, or its account, of which another party's upstream knows nothing."""
-
-_KEY_IN_QUERY = re.compile(r"(?i)(?:^|(?<=&))(?:api[-_]?key|key|access[-_]token|token)=[^&]*&?")
 
 
 class UpstreamFault(Exception):  # noqa: N818 - a fault is the field's word
@@ -47,11 +45,7 @@ class UpstreamFault(Exception):  # noqa: N818 - a fault is the field's word
         self.stale = stale
 
 
-class BadTargetError(Exception):
-    """A request target that cannot be sent on byte for byte."""
-
-
-class Upstream:
+class Upstream(Origin):
     """Requests to one base URL. Keys are the client's own, unless a setting names another."""
 
     def __init__(
@@ -64,12 +58,14 @@ class Upstream:
 
         Upstreams that share ``clients`` are closed together.
         """
-        self._base = entry.base_url if entry else settings.upstream
-        self._origin = URL(self._base).origin()
-        self._prefix = self._base.removeprefix(str(self._origin))
+        quirks, own = entry.quirks if entry else settings.quirks, settings.quirks.paths
+        super().__init__(
+            entry.base_url if entry else settings.upstream,
+            query=quirks.query,
+            paths=() if entry else tuple(own),
+        )
         self._entry = entry
         self._clients = clients or Clients(settings)
-        self.host = self._origin.host or ""
 
     def dress(self, headers: CIMultiDict[str]) -> CIMultiDict[str]:
         """Return the headers to send here: with the upstream's own key and headers, if any."""
@@ -80,33 +76,21 @@ class Upstream:
         if entry.api_key is not None:
             for name in _CREDENTIALS:
                 dressed.popall(name, None)
-            dressed["Authorization"] = f"Bearer {entry.api_key.get_secret_value()}"
+            key = entry.api_key.get_secret_value()
+            if entry.quirks.key_header == "api-key":
+                dressed["api-key"] = key
+            else:
+                dressed["Authorization"] = f"Bearer {key}"
         for name, value in entry.headers.items():
             dressed[name] = value.get_secret_value()
         return dressed
 
     def aim(self, target: str) -> str:
-        """Return the target to ask here: without the caller's key, where there is an own one."""
-        if self._entry is None or self._entry.api_key is None:
-            return target
-        path, _, query = target.partition("?")
-        query = _KEY_IN_QUERY.sub("", query).rstrip("&")
-        return f"{path}?{query}" if query else path
+        """Return the target to ask here, without the caller's key where there is an own one."""
+        entry = self._entry
+        return self.asked_with(target, keyless=entry is not None and entry.api_key is not None)
 
-    def url(self, target: str) -> URL:
-        """Return the URL for a target below the base; raises BadTargetError."""
-        try:
-            url = URL(self._base + target, encoded=True)
-            # What is compared is what aiohttp will write into the request line.
-            sent = url.raw_path_qs == (self._prefix + target or "/")
-            same = sent and url.origin() == self._origin
-        except ValueError:
-            same = False
-        if not same:
-            raise BadTargetError
-        return url
-
-    async def open(
+    async def open(  # noqa: PLR0913 - a request has so many parts
         self,
         method: str,
         target: str,
@@ -114,17 +98,19 @@ class Upstream:
         body: bytes | AsyncIterable[bytes] | None,
         *,
         fresh: bool = False,
+        own: bool = False,
     ) -> Answer:
         """Send one request and return its answer with the headers read. Raises UpstreamFault.
 
-        With ``fresh`` it goes out on a connection of its own.
+        With ``fresh`` it goes out on a connection of its own; ``own`` is as in ``url``. Only
+        where the headers ask for an upgrade the answer may be a 101.
         """
         notes = SimpleNamespace(reused=False)
         session = self._clients.unpooled if fresh else self._clients.pooled
         try:
             response = await session.request(
                 method,
-                self.url(target),
+                self.url(target, own=own),
                 headers=headers,
                 data=body or None,
                 allow_redirects=False,
@@ -132,11 +118,12 @@ class Upstream:
             )
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise _fault_of(error, reused=notes.reused) from error
-        if response.status < HTTPStatus.OK:
-            # Nobody asked for another protocol, so a 101 is no answer to anything.
-            response.close()
+        answer = Answer(response)
+        if answer.status < HTTPStatus.OK and ("Upgrade" not in headers or answer.wire is None):
+            # A protocol that nobody asked for is no answer to anything.
+            answer.close()
             raise UpstreamFault(Fault.RESET, "it switched protocols unasked")
-        return Answer(response)
+        return answer
 
     async def close(self) -> None:
         """Close every connection."""
@@ -155,6 +142,8 @@ class Answer:
         if self._over is not None:
             self._over.add_done_callback(self._wake)
         self.status = response.status
+        self.wire = switched(response)
+        """The connection, where it speaks WebSocket from now on."""
 
     @property
     def headers(self) -> CIMultiDictProxy[str]:
@@ -193,17 +182,32 @@ class Answer:
         Raises UpstreamFault when the body breaks off before anything came; what breaks it off
         later is told by the next read.
         """
-        data = b""
-        deadline = asyncio.get_running_loop().time() + seconds
+        data = bytearray()
         try:
-            while len(data) < size and (more := await self.read(deadline)):
-                data += more
-        except TimeoutError:
-            pass
+            await self._read_into(data, size, seconds)
         except UpstreamFault:
             if not data:
                 raise
-        return data
+        return bytes(data)
+
+    async def ends(self, size: int, seconds: float) -> bool:
+        """Read on for about ``size`` bytes or so many seconds; say whether that was all.
+
+        Raises UpstreamFault when the body breaks off.
+        """
+        return await self._read_into(bytearray(), size, seconds)
+
+    async def _read_into(self, data: bytearray, size: int, seconds: float) -> bool:
+        deadline = asyncio.get_running_loop().time() + seconds
+        try:
+            while len(data) < size:
+                more = await self.read(deadline)
+                if not more:
+                    return True
+                data += more
+        except TimeoutError:
+            pass
+        return False
 
     def close(self) -> None:
         """Close the connection at once, unless the body was read to its end."""

@@ -6,8 +6,9 @@ Knows that they share their connections. Must not know when one is asked in plac
 from __future__ import annotations
 
 from proxy.clients import Clients
+from proxy.origin import BadTargetError
 from proxy.settings import Settings
-from proxy.upstream import BadTargetError, Upstream
+from proxy.upstream import Upstream
 
 
 class Upstreams:
@@ -24,11 +25,14 @@ class Upstreams:
         """Return the upstream of a name that the settings have checked."""
         return self._by_name[name]
 
-    def can_send(self, target: str) -> bool:
-        """Say whether a request target can be sent on byte for byte, to whomever."""
+    def can_send(self, target: str, *, own: bool = False) -> bool:
+        """Say whether a request target can be sent on byte for byte, to whomever.
+
+        One that is the primary's ``own`` goes to nobody else.
+        """
         try:
-            for upstream in self._by_name.values():
-                upstream.url(target)
+            for upstream in [self[""]] if own else self._by_name.values():
+                upstream.url(target, own=own)
         except BadTargetError:
             return False
         return True

@@ -10,6 +10,7 @@ import random
 import re
 from collections.abc import Iterator
 from contextlib import suppress
+from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -144,6 +145,53 @@ def finish(session: StreamSession, end: AttemptEnd = CLEAN) -> Finish:
     command = session.receive_end(end, 0.0)
     assert isinstance(command, Finish)
     return command
+
+
+@dataclass(frozen=True)
+class Heard:
+    """What became of one attempt: all that the client has, the command at its end, the session."""
+
+    out: bytes
+    command: Open | Finish
+    session: StreamSession
+
+    @property
+    def repairs(self) -> dict[str, int]:
+        """What was mended, and how often."""
+        return dict(self.session.report().repairs)
+
+    @property
+    def facts(self) -> list[tuple[Fault, Phase, IncidentOutcome]]:
+        """What was counted of each incident."""
+        return facts(self.session)
+
+
+def hear(
+    body: bytes,
+    request: Request | None = None,
+    *,
+    end: AttemptEnd = AttemptEnd(),  # noqa: B008 - it is frozen
+    document: bool = False,
+    committed: bool = False,
+    **limits: Any,
+) -> Heard:
+    """Read a body whole, byte by byte and in random cuts: the same must come of it each time.
+
+    ``document``: it came as JSON. ``committed``: the client has its 200 before the first byte.
+    """
+    heard: list[Heard] = []
+    for reads in ([body], bytewise(body), *(cut_randomly(body, seed) for seed in range(3))):
+        session = begin(request, **limits)
+        session.receive_head(document=document)
+        out = session.commit_by_time() if committed else b""
+        out += feed(session, *reads)
+        command = session.receive_end(end, 0.0)
+        heard.append(Heard(out + command.body, command, session))
+    for other in heard[1:]:
+        assert (other.out, other.command) == (heard[0].out, heard[0].command)
+        assert (other.repairs, other.facts) == (heard[0].repairs, heard[0].facts)
+    whole_events(heard[0].out)
+    return heard[0]
 
 
 def told(command: Finish) -> Any:

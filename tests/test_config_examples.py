@@ -63,11 +63,21 @@ def test_the_full_example_changes_nothing_as_it_stands() -> None:
 def test_the_full_example_mentions_every_setting() -> None:
     """Each once, those of a table below its head."""
     values = commented()
-    recovery = {f"recovery.{key}" for key in values.pop("recovery")}
-    assert values.keys() | recovery == FIELDS.keys()
+    inside = {f"{table}.{key}" for table in ("recovery", "quirks") for key in values.pop(table)}
+    assert values.keys() | inside == FIELDS.keys()
 
 
-@pytest.mark.parametrize("place", [place for place in TABLES if place[0] in LISTS], ids=".".join)
+def test_the_quirks_of_every_upstream_are_those_of_the_first() -> None:
+    """So they are shown once; but other upstreams are not asked by paths of their own."""
+    first, others = TABLES["quirks",].model_fields, TABLES["upstreams", "quirks"].model_fields
+    assert first.keys() - others.keys() == {"paths"}
+    assert others.keys() <= first.keys()
+
+
+SHOWN = [place for place in TABLES if place[0] in LISTS and place[-1] != "quirks"]
+
+
+@pytest.mark.parametrize("place", SHOWN, ids=".".join)
 def test_the_full_example_mentions_every_key_of_a_list_of_tables(place: tuple[str, ...]) -> None:
     """Between its entries."""
     entries = [commented()]

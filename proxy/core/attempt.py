@@ -12,7 +12,7 @@ from collections.abc import Callable
 from proxy.core.document import Document, read_document
 from proxy.core.fault import AttemptEnd, Fault
 from proxy.core.grammars import Kind
-from proxy.core.grammars.base import DONE, is_json
+from proxy.core.grammars.base import DONE, DONE_EVENT, is_json
 from proxy.core.judgement import Judgement
 from proxy.core.policy import SAFE, Policy, Quirks
 from proxy.core.recovery import Splice
@@ -113,28 +113,40 @@ class Attempt(Judgement):
     def _unroll(self, end: AttemptEnd) -> list[Event]:
         """Tell a document event by event; one that is not finished has no end to tell."""
         events: list[Event] = []
-        if self.settled or end.fault:
-            return events
         body = bytes(self.document or b"")
-        document = self._opened(body) if self.converts else Document(body)
-        for event in self.grammar.unroll(document.data) if document.fault is None else ():
+        if self.converts and body:
+            self.grammar.events += 1  # an answer has begun, whatever it turns out to be
+        if self.settled:
+            return events
+        if end.fault is not None:
+            self.partial, self.tail = self.converts and bool(body), body
+            return events
+        for event in self._told(body):
             self._take(event, events)
             if self.settled:
                 break
-        if events and self.converts:
-            self._count("json_to_sse")
         whole = bool(events) and self.grammar.whole(clean=True)
         self.fault = self.fault or (None if self.terminal or whole else Fault.CLEAN_EOF)
+        if self.fault is not None and self.grammar.reads_again:
+            # All of it is known before any of it is given: another attempt leaves no trace.
+            self.error_event = None
+            return []
+        if events and self.converts:
+            self._count("json_to_sse")
         return events
 
-    def _opened(self, body: bytes) -> Document:
-        document = read_document(body)
-        self.grammar.events += 1  # an answer has begun, whatever it turns out to be
+    def _told(self, body: bytes) -> list[Event]:
+        document = read_document(body) if self.converts else Document(body)
         if document.fault is not None:
             self.grammar.error = document.error
             self._fail(document.fault, body)
             self.detail = document.detail
-        return document
+            return []
+        try:
+            events = self.grammar.unroll(document.data)
+        except RecursionError:
+            return []  # what nests too deeply to be written again cannot be told
+        return [*events, DONE_EVENT] if events and document.marked else events
 
     def name_fault(self, end: AttemptEnd) -> Fault:
         """Name what ended this attempt by where its bytes stop, which the edge cannot see."""

@@ -13,19 +13,23 @@ from typing import NamedTuple
 from proxy.core.errors import UpstreamError, read_error, told_error
 from proxy.core.fault import Fault
 
-_AFTER = re.compile(r"\s*(?:data:\s*\[DONE\]\s*)?")
+_AFTER = re.compile(r"\s*(data:\s*\[DONE\]\s*)?")
 """A stream's end mark behind JSON is what some gateways cannot help sending (9router#3492)."""
 
 _raw_decode = json.JSONDecoder().raw_decode
 
 
 class Document(NamedTuple):
-    """The object's own bytes; or the fault that it is, and the error that it tells."""
+    """The object's own bytes; or the fault that it is, and the error that it tells.
+
+    ``marked`` says that the end mark of a stream came behind it.
+    """
 
     data: bytes
     fault: Fault | None = None
     detail: str = ""
     error: UpstreamError | None = None
+    marked: bool = False
 
 
 def read_document(body: bytes) -> Document:
@@ -36,9 +40,10 @@ def read_document(body: bytes) -> Document:
     except (ValueError, RecursionError):
         return Document(body, Fault.CUT_MID_EVENT, "its JSON is not whole")
     data = text[:end].encode("utf-8", "surrogatepass")
-    if not isinstance(found, dict) or not _AFTER.fullmatch(text[end:]):
+    after = _AFTER.fullmatch(text[end:])
+    if not isinstance(found, dict) or after is None:
         return Document(body, Fault.MALFORMED_EVENT, "its JSON is no answer to this request")
     # A response that failed has an error of its own in it, and is told as that.
-    if told_error(found) and "choices" not in found and found.get("object") != "response":
+    if told_error(found) and found.get("object") != "response":
         return Document(data, Fault.IN_STREAM_ERROR, error=read_error(data))
-    return Document(data)
+    return Document(data, marked=after[1] is not None)

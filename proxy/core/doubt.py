@@ -21,13 +21,14 @@ _CONTENT = frozenset({"content", "text", "response.output_text"})
 class Doubt:
     """Looks at one attempt's events in order. ``first`` says that nothing was asked before."""
 
-    def __init__(self, grammar: Grammar, quirks: Quirks, *, first: bool) -> None:
-        """Believe everything that no quirk speaks of."""
+    def __init__(self, grammar: Grammar, quirks: Quirks, cap: int, *, first: bool) -> None:
+        """Believe everything that no quirk speaks of; ``cap`` bounds in bytes what waits."""
         self._grammar = grammar
         self._seam = grammar.seam([])
         self._notices = quirks.overload_texts if self._seam else ()
         self._wants_content = first and quirks.empty_answer == "restart"
         self._said = ""
+        self._left = cap
         self._held: list[Event] = []
 
     @property
@@ -42,7 +43,8 @@ class Doubt:
         if not self._notices:
             return [event]
         self._held.append(event)
-        if self._may_be_notice(event):
+        self._left -= len(event.data)
+        if self._left >= 0 and self._may_be_notice(event):
             return []
         self._notices = ()
         held, self._held = self._held, []

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import dataclass
+from http import HTTPStatus
 from typing import Any
 
 UPSTREAM_ERROR = "upstream_error"
@@ -49,9 +50,8 @@ _RETRYABLE_STATUS = frozenset({408, 409, 425, 429})
 _OVERLOAD_STATUS = frozenset({429, 503, 529})
 _SERVER_ERRORS = 500
 _PLAIN_ERROR = re.compile(rb"(?is)\s*error\s*:\s*(\S.*)")
-_MARKUP = re.compile(rb"(?is)<(script|style)\b.*?</\1\s*>|<!--.*?-->|<[^<>]*>")
+_STATUS_IN_PAGE = re.compile(rb"\b[45][0-9]{2}\b")
 _PAGE_BYTES = 4096
-_EXCERPT = 100
 _STATUS_CODE = re.compile(r"[45][0-9][0-9]")
 
 
@@ -136,11 +136,17 @@ def plain_error(data: bytes) -> UpstreamError | None:
     return _classify({"message": found[1].decode("utf-8", "replace")}, {}, 0)
 
 
-def excerpt(page: bytes) -> str:
-    """Return the beginning of what an HTML page says, on one line."""
-    text = _MARKUP.sub(b" ", page[:_PAGE_BYTES]).decode("utf-8", "replace")
-    words = " ".join("".join(c if c.isprintable() else " " for c in text).split())
-    return words[:_EXCERPT]
+def status_told(page: bytes) -> str:
+    """Return the HTTP status that an HTML page speaks of, with its phrase, or an empty string.
+
+    Nothing else of it: what a page quotes may be anybody's.
+    """
+    found = _STATUS_IN_PAGE.search(page[:_PAGE_BYTES])
+    if found is None:
+        return ""
+    number = int(found[0])
+    phrases = [status.phrase for status in HTTPStatus if status == number]
+    return " ".join([str(number), *phrases])
 
 
 def told_error(found: dict[str, Any]) -> bool:

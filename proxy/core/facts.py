@@ -9,7 +9,7 @@ from proxy.core.attempt import Attempt
 from proxy.core.budget import Breakers, RetryBudget
 from proxy.core.commands import Report, Try
 from proxy.core.course import Course
-from proxy.core.errors import retryable_status
+from proxy.core.errors import Reply, retryable_status
 from proxy.core.fault import Incident, StreamOutcome
 from proxy.core.grammars import Grammar
 from proxy.core.ledger import Ledger
@@ -18,6 +18,7 @@ from proxy.core.policy import Policy
 from proxy.core.recovery import may_join
 from proxy.core.request import Request
 from proxy.core.states import State
+from proxy.core.telling import in_one_piece
 
 
 class Facts:
@@ -75,6 +76,16 @@ class Facts:
     def wants_body(self, status: int) -> bool:
         """Say whether the body of an answer with an error status is looked at."""
         return self._out.answered or retryable_status(status) or self._course.has_fallback
+
+    @property
+    def folds(self) -> bool:
+        """Whether events are to become one JSON object, as no stream was asked for."""
+        grammar = self._attempt.grammar
+        return grammar.folds and grammar.quirks.aggregate and not grammar.request.asks_stream
+
+    def fold(self, body: bytes) -> Reply:
+        """Return a stream that is over, all of its events, as the reply in one piece."""
+        return in_one_piece(self._attempt.grammar, body, failed=self.state is State.FAILED)
 
     def report(self) -> Report:
         """Return the facts of a stream that is over."""

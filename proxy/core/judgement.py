@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from proxy.core.doubt import Doubt
-from proxy.core.errors import excerpt, plain_error
+from proxy.core.errors import plain_error, status_told
 from proxy.core.fault import Fault
 from proxy.core.grammars import Kind, grammar_for
 from proxy.core.grammars.base import DONE
@@ -50,7 +50,7 @@ class Judgement:
         self._shaper = shaper_for(self.grammar, policy.journal_max_bytes, count)
         # What is joined to content that was given is compared with that.
         doubted = SAFE if self.spliced else quirks
-        self._doubt = Doubt(self.grammar, doubted, first=first)
+        self._doubt = Doubt(self.grammar, doubted, policy.journal_max_bytes, first=first)
         self._half: Event | None = None
         self.terminal = False
         self.fault: Fault | None = None
@@ -109,11 +109,18 @@ class Judgement:
         if event.name == STRAY:
             self._stray(event)
             return
+        came = event
+        repairs: list[str] = []
         if not (event.data.isascii() and event.name.isascii()):
-            event = clean_text(event, self._count)
+            event = clean_text(event, repairs.append)
         # Legal data of several lines is JSON to its grammar, but must leave as one line.
         if b"\n" in event.data or not self._judge(event, events):
             self._mend(event, events)
+        if self._half is event:
+            self._half = came  # it may have been cut inside a character
+            return
+        for repair in repairs:
+            self._count(repair)
 
     def _judge(self, event: Event, events: list[Event]) -> bool:
         """Read an event of one line, and do what follows; False: it is malformed."""
@@ -138,6 +145,7 @@ class Judgement:
             return
         error = plain_error(event.data)
         if error is not None:
+            self.grammar.events += 1  # as for an error in JSON: the answer has begun
             self.grammar.error = error
             self._fail(Fault.IN_STREAM_ERROR, event.encode()[:-2])
         elif is_beginning(event.data):
@@ -149,7 +157,8 @@ class Judgement:
         """Leave out a block without fields, as WHATWG has it, unless it is no stream at all."""
         if not self.grammar.events and event.data.lstrip().startswith(b"<"):
             self._fail(Fault.MALFORMED_EVENT, event.data)
-            self.detail = f"it sent an HTML page: {excerpt(event.data)}"
+            status = status_told(event.data)
+            self.detail = f"it sent an HTML page: {status}" if status else "it sent an HTML page"
 
     def _named(self, event: Event) -> Event:
         """Take off a name where events have none: some clients would take it for another kind."""
@@ -183,6 +192,7 @@ class Judgement:
             if event.data.startswith(DONE) and event.data != DONE:
                 self._count("done_form")
                 event = Event(event.name, DONE)
+            event = self._named(event) if event.name else event
             if self._disbelieve():
                 return
             last: list[Event] = []

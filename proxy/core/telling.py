@@ -9,9 +9,11 @@ from __future__ import annotations
 from proxy.core.attempt import Attempt
 from proxy.core.commands import Finish, http_reply, own_error
 from proxy.core.course import Failure
-from proxy.core.errors import UpstreamError, reply_of
+from proxy.core.errors import Reply, UpstreamError, read_error, reply_of
 from proxy.core.fault import Fault
+from proxy.core.grammars import Grammar
 from proxy.core.journal import Journal
+from proxy.core.sse import EventSplitter
 
 
 def in_stream(failure: Failure, attempt: Attempt, journal: Journal) -> Finish:
@@ -31,6 +33,14 @@ def last_words(
     if native and attempt.error_event is not None and attempt.grammar.error_is_native:
         events = [attempt.error_event]
     return b"".join([journal.give(event) for event in events])
+
+
+def in_one_piece(grammar: Grammar, body: bytes, *, failed: bool) -> Reply:
+    """Return what the events of a stream add up to, or the error that ended it."""
+    events = EventSplitter(len(body) + 1, lambda _repair: None).feed(body)
+    if failed:
+        return reply_of(read_error(events[-1].data))
+    return Reply(200, grammar.fold(events))
 
 
 def by_status(failure: Failure) -> Finish:

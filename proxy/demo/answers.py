@@ -12,11 +12,12 @@ from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 Framing: TypeAlias = Literal["chunked", "length", "close"]
-End: TypeAlias = Literal["clean", "fin", "reset", "hold"]
+End: TypeAlias = Literal["clean", "fin", "reset", "hold", "told"]
 Headers: TypeAlias = tuple[tuple[str, str], ...]
 
 EVENT_STREAM: Headers = (("Content-Type", "text/event-stream; charset=utf-8"),)
 JSON: Headers = (("Content-Type", "application/json"),)
+AUDIO: Headers = (("Content-Type", "audio/mpeg"),)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +47,8 @@ class Answer:
 
     ``end`` is ``clean`` as the framing has it (the connection lives on, but for ``close``),
     ``fin`` (the connection is closed there and then), ``reset`` (the same by RST; what the
-    client has not read by then is lost to it) or ``hold`` (nothing more ever comes).
+    client has not read by then is lost to it), ``hold`` (nothing more ever comes) or ``told``
+    (the pieces had the body's end in them; the connection lives on).
     """
 
     status: int = 200
@@ -67,11 +69,13 @@ class Answer:
 class Asked:
     """What a request asked for, as far as an answer depends on it.
 
-    ``endpoint`` is chat_completions, completions, responses, models or other; ``usage`` says
+    ``endpoint`` is chat_completions, completions, responses, images, audio, threads, agents,
+    models or other, and ``path`` says which of several doors it was asked at; ``usage`` says
     that token counts were asked for; ``reused`` that the connection carried a request before;
     ``background`` that a response runs on without its stream. Where such a response is asked
     for again, ``made`` is the attempt that made it (else 0), and ``after`` the number of the
-    event after which its stream goes on.
+    event after which its stream goes on. ``count`` is how many images are wanted; ``prefilled``
+    says that the beginning of the answer is in the request.
     """
 
     endpoint: str = "chat_completions"
@@ -82,6 +86,9 @@ class Asked:
     background: bool = False
     made: int = 0
     after: int = -1
+    path: str = ""
+    count: int = 1
+    prefilled: bool = False
 
 
 Answering: TypeAlias = Callable[[Asked, int], Answer]

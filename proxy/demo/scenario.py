@@ -24,9 +24,21 @@ FIELDS: dict[Way, dict[str, Any]] = {
 }
 """The ways to ask, and what a request says for each of them."""
 
-STREAMED = frozenset({"chat_completions", "completions", "responses"})
-CHATS = frozenset({"chat_completions", "completions"})
 CHAT = frozenset({"chat_completions"})
+CHATS = CHAT | {"completions"}
+RESPONSES = frozenset({"responses"})
+STREAMED = CHATS | RESPONSES
+"""Those whose answers are read piece by piece, and asked for again before their content."""
+
+ENDED = STREAMED | {"images", "audio", "threads"}
+"""Those whose last event is known. Images, audio and threads are not asked again once any event
+came, and uploads not at all."""
+
+EVERY = ENDED | {"agents"}
+"""The events of a session have no end of their own, so that a clean one is no fault."""
+
+TEXTS = EVERY - {"images"}
+"""Those whose events have text in them as it is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +52,7 @@ class Scenario:
     It happens ``always``, on the ``first`` of every two attempts, or on a ``reused``
     connection; with ``any_body`` also where no stream was asked for. ``then`` answers where it
     does not happen. Asked in the way of its ``rescue`` the answer is complete all the same.
+    ``finishes`` says whether a whole answer tells that it is finished.
     """
 
     name: str
@@ -53,6 +66,7 @@ class Scenario:
     text: str = TEXT
     then: Answering = healthy
     rescue: Way = "plain"
+    finishes: bool = True
 
     def happens(self, asked: Asked, attempt: int) -> bool:
         """Say whether this attempt is answered by misbehaviour."""

@@ -1,7 +1,8 @@
 """The table of all scenarios. One is asked for as the ``model`` of a request.
 
-To add one: a line in ``scenarios_broken``, ``scenarios_rescued`` or ``scenarios_mended``, and
-a function in ``misbehaviour`` if no existing one fits.
+To add one: a line in one of the tables, by what becomes of it: ``scenarios_broken`` and
+``scenarios_errors``, ``scenarios_rescued``, ``scenarios_mended``, ``scenarios_passed``; and a
+function in ``misbehaviour`` or its neighbours if no existing one fits.
 """
 
 from __future__ import annotations
@@ -9,14 +10,16 @@ from __future__ import annotations
 from proxy.demo.answers import Answer, Asked, reply
 from proxy.demo.misbehaviour import healthy
 from proxy.demo.scenario import Scenario
-from proxy.demo.scenarios_broken import ERRORS, STOPS
-from proxy.demo.scenarios_mended import ENDINGS, FORMS
+from proxy.demo.scenarios_broken import STOPS
+from proxy.demo.scenarios_errors import ERRORS
+from proxy.demo.scenarios_mended import FORMS
+from proxy.demo.scenarios_passed import ENDINGS, PASSED
 from proxy.demo.scenarios_rescued import RESCUED
 
 __all__ = ["SCENARIOS", "Scenario", "answer_for"]
 
 SCENARIOS: dict[str, Scenario] = {
-    scenario.name: scenario for scenario in (*FORMS, *STOPS, *ERRORS, *RESCUED, *ENDINGS)
+    scenario.name: scenario for scenario in (*PASSED, *FORMS, *STOPS, *ERRORS, *RESCUED, *ENDINGS)
 }
 
 

@@ -1,13 +1,14 @@
-"""Scenarios of answers that break: the stream stops, or an error takes its place.
+"""Scenarios of answers that stop, before their content or in the middle.
 
-Knows names, faults and expectations. The ways to break are in ``misbehaviour``.
+Knows names, faults and expectations. The ways to stop are in ``misbehaviour``.
 """
 
 from __future__ import annotations
 
 from proxy.demo import misbehaviour as do
+from proxy.demo import misbehaviour_forms as form
 from proxy.demo.bodies import TOOL_ARGUMENTS
-from proxy.demo.scenario import CHAT, Scenario
+from proxy.demo.scenario import CHAT, ENDED, EVERY, Scenario
 
 STOPS = (
     Scenario(
@@ -17,6 +18,7 @@ STOPS = (
         do.stopped("fin", given=0),
         "The connection closes before any content; the next attempt is well.",
         when="first",
+        endpoints=ENDED - {"threads"},
     ),
     Scenario(
         "ws-cut-mid-event",
@@ -24,6 +26,7 @@ STOPS = (
         "honest error",
         do.cut_mid_event,
         "The connection closes in the middle of an event.",
+        endpoints=EVERY,
     ),
     Scenario(
         "ws-cut-between-events",
@@ -31,6 +34,24 @@ STOPS = (
         "honest error",
         do.stopped("fin"),
         "The connection closes between two events, without the last chunk.",
+        endpoints=EVERY,
+    ),
+    Scenario(
+        "ws-gateway-reset-mid-stream",
+        "cut_between_events",
+        "honest error",
+        do.stopped("fin", given=3),
+        "What is left of an HTTP/2 reset behind a gateway: the connection closes between two"
+        " events, without the last chunk.",
+        endpoints=EVERY,
+    ),
+    Scenario(
+        "ws-lifetime-cap",
+        "cut_between_events",
+        "honest error",
+        do.cut_at_age,
+        "Every attempt is cut between two events 1.2 s after it began, while data flows.",
+        endpoints=EVERY,
     ),
     Scenario(
         "ws-clean-eof",
@@ -38,6 +59,7 @@ STOPS = (
         "honest error",
         do.stopped("clean"),
         "The body ends as HTTP says it should, but the answer is not finished.",
+        endpoints=ENDED,
     ),
     Scenario(
         "ws-close-delimited",
@@ -45,13 +67,15 @@ STOPS = (
         "honest error",
         do.stopped("fin", framing="close"),
         "A body that is delimited by nothing but the end of the connection stops early.",
+        endpoints=ENDED,
     ),
     Scenario(
-        "ws-close-delimited-whole",
-        "",
-        "complete",
-        do.whole_then("clean", framing="close"),
-        "A whole body, delimited by the end of the connection.",
+        "ws-gzip-cut",
+        "clean_eof",
+        "honest error",
+        form.gzip_cut,
+        "A compressed stream that ends, as HTTP says it should, inside of what was compressed.",
+        endpoints=ENDED,
     ),
     Scenario(
         "ws-reset-mid-stream",
@@ -59,6 +83,7 @@ STOPS = (
         "honest error",
         do.stopped("reset"),
         "The connection is reset after some content.",
+        endpoints=EVERY,
     ),
     Scenario(
         "ws-reset-before-headers-once",
@@ -68,6 +93,7 @@ STOPS = (
         "The connection is reset before any byte of an answer; the next attempt is well.",
         when="first",
         any_body=True,
+        endpoints=EVERY,
     ),
     Scenario(
         "ws-stale-connection",
@@ -77,6 +103,7 @@ STOPS = (
         "A connection kept alive is closed just as the next request comes.",
         when="reused",
         any_body=True,
+        endpoints=EVERY,
     ),
     Scenario(
         "ws-empty-200-once",
@@ -85,6 +112,7 @@ STOPS = (
         do.empty,
         "A 200 without a single event; the next attempt is well.",
         when="first",
+        endpoints=ENDED,
     ),
     Scenario(
         "ws-empty-200",
@@ -92,6 +120,7 @@ STOPS = (
         "honest error",
         do.empty,
         "A 200 without a single event, every time.",
+        endpoints=ENDED,
     ),
     Scenario(
         "ws-stall-mid-stream",
@@ -99,6 +128,7 @@ STOPS = (
         "honest error",
         do.stopped("hold"),
         "The stream falls silent after some content, its connection stays open.",
+        endpoints=ENDED,
     ),
     Scenario(
         "ws-stall-before-first-event-once",
@@ -107,6 +137,7 @@ STOPS = (
         do.silent(head=True),
         "A 200, then silence; the next attempt is well.",
         when="first",
+        endpoints=ENDED,
     ),
     Scenario(
         "ws-stall-before-headers-once",
@@ -115,6 +146,7 @@ STOPS = (
         do.silent(head=False),
         "No answer at all on an open connection; the next attempt is well.",
         when="first",
+        endpoints=ENDED,
     ),
     Scenario(
         "ws-tool-call-cut",
@@ -124,78 +156,5 @@ STOPS = (
         "The body ends cleanly in the middle of a tool call's arguments.",
         endpoints=CHAT,
         text=TOOL_ARGUMENTS,
-    ),
-)
-
-ERRORS = (
-    Scenario(
-        "ws-500-once",
-        "http_status",
-        "complete",
-        do.status(500, "server_error", "The server had an error."),
-        "A 500; the next attempt is well.",
-        when="first",
-        any_body=True,
-    ),
-    Scenario(
-        "ws-503-always",
-        "http_status",
-        "upstream error",
-        do.status(503, "overloaded", "The engine is currently overloaded."),
-        "A 503, every time.",
-        any_body=True,
-    ),
-    Scenario(
-        "ws-429-retry-after-1",
-        "http_status",
-        "complete",
-        do.status(429, "rate_limit_exceeded", "Slow down.", (("Retry-After", "1"),)),
-        "A 429 that asks for one second; the next attempt is well.",
-        when="first",
-        any_body=True,
-    ),
-    Scenario(
-        "ws-429-retry-after-120",
-        "http_status",
-        "upstream error",
-        do.status(429, "rate_limit_exceeded", "Slow down.", (("Retry-After", "120"),)),
-        "A 429 that asks for two minutes, every time.",
-        any_body=True,
-    ),
-    Scenario(
-        "ws-overloaded-first-event-once",
-        "in_stream_error",
-        "complete",
-        do.told_error("overloaded", "The model is overloaded.", "server_error"),
-        "A 200 whose first event says overloaded; the next attempt is well.",
-        when="first",
-    ),
-    Scenario(
-        "ws-error-first-event-deterministic",
-        "in_stream_error",
-        "honest error",
-        do.told_error("context_length_exceeded", "Too long.", "invalid_request_error"),
-        "A 200 whose first event refuses the request for good.",
-    ),
-    Scenario(
-        "ws-error-mid-stream",
-        "in_stream_error",
-        "honest error",
-        do.told_error("server_error", "The worker died.", "server_error", given=do.GIVEN),
-        "An error event after some content, followed by [DONE] all the same.",
-    ),
-    Scenario(
-        "ws-malformed-event",
-        "malformed_event",
-        "honest error",
-        do.malformed,
-        "An event whose JSON breaks off; the stream goes on after it.",
-    ),
-    Scenario(
-        "ws-oversize-event",
-        "oversize_event",
-        "honest error",
-        do.oversize,
-        "An event of 128 KiB, which is too much where max_event_bytes is less.",
     ),
 )

@@ -1,175 +1,185 @@
-"""Scenarios of whole answers in a form, or with an ending, that breaks some clients.
+"""Scenarios of whole answers in a form that breaks some clients.
 
-Knows names, repairs and expectations. The forms are made in ``misbehaviour``.
+Knows names, repairs and expectations. The forms are made in ``misbehaviour_forms`` and
+``misbehaviour_chats``.
 """
 
 from __future__ import annotations
 
-from proxy.demo import misbehaviour as do
-from proxy.demo.answers import EVENT_STREAM, JSON
-from proxy.demo.scenario import CHATS, Scenario
-
-GZIPPED = (*EVENT_STREAM, ("Content-Encoding", "gzip"))
-
-ENDINGS = (
-    Scenario(
-        "ws-missing-done",
-        "added_done",
-        "complete",
-        do.rewritten(do.without_done),
-        "A finished answer without [DONE].",
-        endpoints=CHATS,
-    ),
-    Scenario(
-        "ws-missing-last-blank-line",
-        "closed_final_event",
-        "complete",
-        do.rewritten(do.unclosed),
-        "The last event lacks its blank line.",
-    ),
-    Scenario(
-        "ws-cut-after-terminal",
-        "cut_between_events",
-        "complete",
-        do.whole_then("fin"),
-        "The connection closes without the last chunk after a whole answer.",
-    ),
-    Scenario(
-        "ws-reset-after-terminal",
-        "reset",
-        "complete",
-        do.whole_then("reset"),
-        "The connection is reset after a whole answer.",
-    ),
-    Scenario(
-        "ws-terminal-then-open",
-        "",
-        "complete",
-        do.whole_then("hold"),
-        "A whole answer, but the body is never ended.",
-    ),
-)
+from proxy.demo import misbehaviour_chats as chunks
+from proxy.demo import misbehaviour_forms as form
+from proxy.demo.answers import JSON
+from proxy.demo.scenario import CHATS, EVERY, RESPONSES, TEXTS, Scenario
 
 FORMS = (
-    Scenario(
-        "ws-ok",
-        "",
-        "complete",
-        do.healthy,
-        "A healthy stream.",
-    ),
-    Scenario(
-        "ws-slow",
-        "",
-        "complete",
-        do.rewritten(do.slow),
-        "A healthy stream with 0.3 s before each event.",
-    ),
-    Scenario(
-        "ws-one-byte-writes",
-        "",
-        "complete",
-        do.rewritten(do.one_byte_writes),
-        "Every byte comes as a chunk of its own.",
-    ),
     Scenario(
         "ws-crlf",
         "line_ends",
         "complete",
-        do.rewritten(do.crlf),
+        form.rewritten(form.crlf),
         "Lines end with CR LF.",
+        endpoints=EVERY,
+    ),
+    Scenario(
+        "ws-cr",
+        "line_ends",
+        "complete",
+        form.rewritten(form.cr),
+        "Lines end with CR alone.",
+        endpoints=EVERY,
     ),
     Scenario(
         "ws-bom",
         "bom",
         "complete",
-        do.rewritten(do.bom),
+        form.rewritten(form.bom),
         "The stream begins with a byte order mark.",
+        endpoints=EVERY,
+    ),
+    Scenario(
+        "ws-nul",
+        "dropped_nul",
+        "complete",
+        form.rewritten(form.nul),
+        "NUL bytes stand before the events and after their data.",
+        endpoints=EVERY,
+    ),
+    Scenario(
+        "ws-no-space",
+        "data_space",
+        "complete",
+        form.rewritten(form.no_space),
+        "No space follows the names of fields.",
+        endpoints=EVERY,
     ),
     Scenario(
         "ws-comments",
         "dropped_comment",
         "complete",
-        do.rewritten(do.between(b": PROCESSING\n\n")),
+        form.rewritten(form.between(b": PROCESSING\n\n")),
         "Comments stand between the events.",
+        endpoints=EVERY,
+    ),
+    Scenario(
+        "ws-wrapped-keepalive",
+        "dropped_comment",
+        "complete",
+        form.rewritten(form.between(b"data: : keepalive\n\n")),
+        "Comments that somebody took for data stand between the events.",
+        endpoints=EVERY,
     ),
     Scenario(
         "ws-dataless-event",
         "dropped_dataless",
         "complete",
-        do.rewritten(do.between(b"event: ping\n\n")),
+        form.rewritten(form.between(b"event: ping\n\n")),
         "Events without data stand between the events.",
+        endpoints=EVERY,
     ),
     Scenario(
         "ws-retry-field",
         "stripped_id_retry",
         "complete",
-        do.rewritten(do.between(b"retry: 3000\n\n")),
+        form.rewritten(form.between(b"retry: 3000\n\n")),
         "A retry field stands alone between the events.",
+        endpoints=EVERY,
     ),
     Scenario(
         "ws-id-field",
         "stripped_id_retry",
         "complete",
-        do.rewritten(do.between(b"id: 7\n\n: ping\n\n")),
+        form.rewritten(form.between(b"id: 7\n\n: ping\n\n")),
         "An id field and a comment stand between the events.",
+        endpoints=EVERY,
     ),
     Scenario(
         "ws-double-data-prefix",
         "data_prefix",
         "complete",
-        do.rewritten(do.double_prefix),
+        form.rewritten(form.double_prefix),
         "Every payload is prefixed by data: twice.",
+        endpoints=EVERY,
     ),
     Scenario(
         "ws-missing-blank-line",
         "split_events",
         "complete",
-        do.rewritten(do.no_blank_line),
+        form.rewritten(form.no_blank_line),
         "Every other blank line is missing.",
+        endpoints=EVERY - {"threads"},
     ),
     Scenario(
         "ws-several-json",
         "split_events",
         "complete",
-        do.rewritten(do.several_json),
+        form.rewritten(form.several_json),
         "Every event holds two JSON objects.",
+        endpoints=EVERY - {"threads"},
+    ),
+    Scenario(
+        "ws-split-json",
+        "joined_events",
+        "complete",
+        form.rewritten(form.split_json),
+        "The JSON of one event is split over two, the second part without its data: prefix.",
+        endpoints=EVERY,
+    ),
+    Scenario(
+        "ws-duplicate-events",
+        "dropped_duplicate",
+        "complete",
+        form.rewritten(form.twice),
+        "Every event comes twice, with the same sequence number.",
+        endpoints=RESPONSES,
+    ),
+    Scenario(
+        "ws-foreign-event",
+        "dropped_foreign_event",
+        "complete",
+        form.rewritten(chunks.foreign_event),
+        "Every chunk has a name, and events of another language stand between them.",
+        endpoints=CHATS,
     ),
     Scenario(
         "ws-multi-line-data",
         "joined_lines",
         "complete",
-        do.rewritten(do.multi_line),
+        form.rewritten(form.multi_line),
         "JSON printed prettily over several data lines.",
+        endpoints=EVERY,
     ),
     Scenario(
         "ws-unicode-separators",
         "escaped_separator",
         "complete",
-        do.rewritten(do.as_is, text=do.SEPARATED_TEXT),
+        form.rewritten(form.as_is, text=form.SEPARATED_TEXT),
         "Raw U+2028, U+2029 and U+0085 inside the text.",
-        text=do.SEPARATED_TEXT,
+        text=form.SEPARATED_TEXT,
+        endpoints=TEXTS,
     ),
     Scenario(
         "ws-bad-utf8",
         "replaced_utf8",
         "complete",
-        do.rewritten(do.bad_utf8, text=do.BAD_TEXT),
+        form.rewritten(form.bad_utf8, text=form.BAD_TEXT),
         "A byte that is no UTF-8 inside the text.",
-        text=do.BAD_TEXT,
+        text=form.BAD_TEXT,
+        endpoints=TEXTS,
     ),
     Scenario(
         "ws-wrong-content-type",
         "set_content_type",
         "complete",
-        do.rewritten(do.as_is, headers=JSON),
+        form.rewritten(form.as_is, headers=JSON),
         "An event stream that calls itself application/json.",
+        endpoints=EVERY,
     ),
     Scenario(
         "ws-gzip",
         "decoded_body",
         "complete",
-        do.rewritten(do.gzipped, headers=GZIPPED),
+        form.rewritten(form.gzipped, headers=form.GZIPPED),
         "A compressed stream, although nobody asked for it.",
+        endpoints=EVERY,
     ),
 )

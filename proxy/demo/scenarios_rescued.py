@@ -7,10 +7,9 @@ asking by which the answer is rescued. What follows a break is in ``rescues``.
 from __future__ import annotations
 
 from proxy.demo import misbehaviour as do
+from proxy.demo import misbehaviour_errors as fail
 from proxy.demo import rescues
-from proxy.demo.scenario import Scenario
-
-RESPONSES = frozenset({"responses"})
+from proxy.demo.scenario import CHAT, RESPONSES, Scenario
 
 RESCUED = (
     Scenario(
@@ -49,7 +48,7 @@ RESCUED = (
         "ws-error-mid-answer-once",
         "in_stream_error",
         "honest error",
-        do.told_error("server_error", "The worker died.", "server_error", given=do.GIVEN),
+        fail.told_error("server_error", fail.WORKER_DIED, "server_error", given=do.GIVEN),
         "An error event after some content; the next attempt says the same in other pieces.",
         when="first",
         then=rescues.in_other_pieces,
@@ -84,5 +83,14 @@ RESCUED = (
         " to be had as a whole.",
         endpoints=RESPONSES,
         rescue="background",
+    ),
+    Scenario(
+        "ws-prefill-rejected",
+        "clean_eof",
+        "honest error",
+        fail.prefill_rejected,
+        "The body ends cleanly after some content; a request that has the beginning of the answer"
+        " in it is refused.",
+        endpoints=CHAT,
     ),
 )

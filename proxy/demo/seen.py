@@ -57,7 +57,7 @@ def tell(seen: Seen, scenario: Scenario) -> Verdict:
         return Verdict(f"honest error: {seen.code or seen.status or seen.error}", Ending.HONEST)
     if seen.error:
         return Verdict(f"exception {seen.error}", Ending.BROKEN)
-    if seen.text == scenario.text and seen.finished:
+    if seen.text == scenario.text and (seen.finished or not scenario.finishes):
         return Verdict(f"complete ({len(seen.text.split())} words)", Ending.COMPLETE)
     if seen.text == scenario.text:
         how = "END LOST"

@@ -33,12 +33,12 @@ PROXIED_TIMEOUT_S = 30.0
 PORTS = (8787, 8788)
 
 FLAGS = (
-    *("--stall-timeout-s", "2"),
-    *("--first-event-timeout-s", "2"),
+    *("--stall-timeout-s", "3.5"),
+    *("--first-event-timeout-s", "3.5"),
     *("--backoff-base-s", "0.05"),
     *("--heartbeat-s", "1"),
     *("--commit-after-s", "1"),
-    *("--max-event-bytes", "65536"),
+    *("--max-event-bytes", "1048576"),
     *("--drain-timeout-s", "1"),
 )
 """Short waits, so that the demonstration is over in half a minute."""
@@ -83,6 +83,7 @@ ROWS = (
     Row("ws-stall-mid-stream"),
     Row("ws-error-mid-stream"),
     Row("ws-malformed-event"),
+    Row("ws-html-200"),
     Row("ws-cut-before-content-once"),
     Row("ws-stall-before-first-event-once"),
     Row("ws-empty-200-once"),
@@ -95,6 +96,10 @@ ROWS = (
     Row("ws-missing-blank-line"),
     Row("ws-dataless-event"),
     Row("ws-bad-utf8"),
+    Row("ws-split-json"),
+    Row("ws-foreign-event"),
+    Row("ws-json-body"),
+    Row("ws-finish-then-open"),
     Row("ws-cut-mid-answer-once"),
     Row("ws-cut-mid-answer-once", way="cold"),
     Row("ws-reset-mid-answer-once", way="cold"),
@@ -104,6 +109,8 @@ ROWS = (
     Row("ws-clean-eof", "responses"),
     Row("ws-empty-200-once", "responses"),
     Row("ws-retry-field", "responses"),
+    Row("ws-duplicate-events", "responses"),
+    Row("ws-error-event-only", "responses"),
     Row("ws-missing-last-blank-line", "responses"),
     Row("ws-reset-mid-answer-once", "responses", way="cold"),
     Row("ws-background-cut-once", "responses", way="background"),

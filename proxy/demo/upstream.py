@@ -16,16 +16,37 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from proxy.demo.answers import Answer, Answering, Asked
 from proxy.demo.bodies import made_by
 from proxy.demo.scenarios import answer_for
 from proxy.demo.wire import HEAD_BYTES, Received, read_request, send
+
+MOST_IMAGES = 10
+"""OpenAI's own ceiling for ``n``."""
+
+_ENDPOINTS = {
+    name: re.compile(f".*{ending}")
+    for name, ending in {
+        "chat_completions": "/chat/completions",
+        "completions": "/completions",
+        "responses": "/responses.*",
+        "images": "/images/(generations|edits)",
+        "audio": "/audio/(transcriptions|speech)",
+        "threads": "/threads/([^/]+/)?runs(/[^/]+/submit_tool_outputs)?",
+        "agents": "/agents/sessions(/[^/]+(/events)?)?",
+        "models": "/models",
+    }.items()
+}
+"""By the end of the path, so that any prefix before it is served as well."""
+
+_EVENTS = re.compile(r".*/agents/sessions/[^/]+/events")
 
 
 @dataclass(slots=True)
@@ -199,24 +220,34 @@ def asked_by(request: Received, *, reused: bool = False) -> Asked:
     options = fields.get("stream_options")
     model, made = made_by(path)
     after = str(fields.get("starting_after", ""))
+    count = str(fields.get("n", ""))
     return Asked(
         endpoint=_endpoint_of(path),
         model=model or request.model,
-        stream=fields.get("stream") in (True, "true"),
+        stream=_asks_stream(fields, path),
         usage=isinstance(options, dict) and options.get("include_usage") is True,
         reused=reused,
         background=fields.get("background") is True or bool(made),
         made=made,
         after=int(after) if made and after.isdecimal() else -1,
+        path=path,
+        count=min(int(count), MOST_IMAGES) if count.isdecimal() else 1,
+        prefilled=_is_prefilled(fields.get("messages")),
     )
 
 
+def _asks_stream(fields: dict[str, Any], path: str) -> bool:
+    if path.endswith("/audio/speech"):
+        return fields.get("stream_format") == "sse"
+    # The events of a session have no other form.
+    return fields.get("stream") in (True, "true") or _EVENTS.fullmatch(path) is not None
+
+
+def _is_prefilled(messages: object) -> bool:
+    last = messages[-1] if isinstance(messages, list) and messages else None
+    return isinstance(last, dict) and last.get("role") == "assistant"
+
+
 def _endpoint_of(path: str) -> str:
-    # By the end of the path, so that any prefix before it is served as well.
-    if path.endswith("/chat/completions"):
-        return "chat_completions"
-    if path.endswith("/completions"):
-        return "completions"
-    if "/responses" in path:
-        return "responses"
-    return "models" if path.endswith("/models") else "other"
+    found = (name for name, pattern in _ENDPOINTS.items() if pattern.fullmatch(path))
+    return next(found, "other")

@@ -11,6 +11,8 @@ import json
 import socket
 import struct
 from dataclasses import dataclass
+from email.message import Message
+from email.parser import BytesHeaderParser
 from functools import cached_property
 from http import HTTPStatus
 from typing import Any
@@ -52,20 +54,38 @@ class Received:
 
     @cached_property
     def fields(self) -> dict[str, Any]:
-        """The body's JSON object, or else the query's last values."""
+        """The body's JSON object, the fields of a form, or else the query's last values."""
         try:
             found = json.loads(self.body)
         except ValueError:
-            found = None
+            found = form_fields(self.header("content-type") or "", self.body)
         if isinstance(found, dict):
             return found
         return {key: values[-1] for key, values in parse_qs(urlsplit(self.target).query).items()}
 
     @property
     def model(self) -> str:
-        """The model asked for, or nothing."""
-        model = self.fields.get("model")
+        """The model asked for, that of an agent included, or nothing."""
+        agent = self.fields.get("agent")
+        model = self.fields.get("model") or (isinstance(agent, dict) and agent.get("model"))
         return model if isinstance(model, str) else ""
+
+
+def form_fields(content_type: str, body: bytes) -> dict[str, str] | None:
+    """Return the fields of a form that are no files (RFC 7578); None if it is no form."""
+    told = Message()
+    told["Content-Type"] = content_type
+    boundary = told.get_boundary()
+    if told.get_content_type() != "multipart/form-data" or not boundary:
+        return None
+    fields: dict[str, str] = {}
+    for part in (b"\r\n" + body).split(f"\r\n--{boundary}".encode("latin-1"))[1:-1]:
+        head, _, value = part.partition(b"\r\n\r\n")
+        headers = BytesHeaderParser().parsebytes(head.lstrip(b"\r\n"))
+        name = headers.get_param("name", header="content-disposition")
+        if isinstance(name, str) and headers.get_filename() is None:
+            fields[name] = value.decode("utf-8", "replace")
+    return fields
 
 
 async def read_request(
@@ -115,7 +135,7 @@ async def send(answer: Answer, writer: asyncio.StreamWriter) -> bool:
         return False
     if answer.end == "clean" and answer.status and _is_chunked(answer):
         await _write(writer, b"0\r\n\r\n")
-    if answer.end == "clean" and not _says_close(answer):
+    if answer.end in {"clean", "told"} and not _says_close(answer):
         return True
     writer.write_eof()
     writer.close()

@@ -10,14 +10,38 @@ import contextlib
 import json
 from collections.abc import AsyncIterator
 
-from proxy.demo.answers import Answer, Pause, Raw
+from proxy.demo.answers import Answer, Asked, Pause, Raw
 from proxy.demo.upstream import MisbehavingUpstream
 
 PATHS = {
     "chat_completions": "/v1/chat/completions",
     "completions": "/v1/completions",
     "responses": "/v1/responses",
+    "images": "/v1/images/generations",
+    "edits": "/v1/images/edits",
+    "audio": "/v1/audio/transcriptions",
+    "speech": "/v1/audio/speech",
+    "threads": "/v1/threads/runs",
+    "agents": "/v1/agents/sessions",
 }
+"""The doors to knock at: an endpoint's name, or that of another one it has."""
+
+SIDE_DOORS = {"edits": "images", "speech": "audio"}
+"""Doors that are another endpoint's."""
+
+SPEAKING = {"speech": {"stream_format": "sse"}}
+"""What is said at a door to be answered with a stream, beside what is said at all."""
+
+
+def doors(endpoints: frozenset[str]) -> list[str]:
+    """Return all doors of some endpoints."""
+    return [door for door in PATHS if SIDE_DOORS.get(door, door) in endpoints]
+
+
+def knock(door: str, model: str, *, reused: bool = False) -> Asked:
+    """Return what the upstream understands where ``Client.post`` asks at a door."""
+    endpoint = SIDE_DOORS.get(door, door)
+    return Asked(endpoint, model, reused=reused, path=PATHS[door])
 
 
 class Client:
@@ -33,10 +57,11 @@ class Client:
         self.writer.write(data)
         await self.writer.drain()
 
-    async def post(self, model: str, endpoint: str = "chat_completions", **fields: object) -> None:
+    async def post(self, model: str, door: str = "chat_completions", **fields: object) -> None:
         """Ask for a stream, or for what ``fields`` say."""
-        body = json.dumps({"model": model, "stream": True, **fields}).encode()
-        head = f"POST {PATHS[endpoint]} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n"
+        told = {"model": model, "stream": True, **SPEAKING.get(door, {}), **fields}
+        body = json.dumps(told).encode()
+        head = f"POST {PATHS[door]} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n"
         await self.send(head.encode() + body)
 
     async def head(self) -> tuple[int, dict[str, str]]:

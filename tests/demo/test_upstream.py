@@ -5,12 +5,15 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import AsyncIterator
+from dataclasses import replace
+from typing import Any
 
 import pytest
-from rawclient import PATHS, Client, connected
+from rawclient import PATHS, Client, connected, knock
 
 from proxy.demo.answers import Answer, Asked, Pause, Raw, reply, sse
-from proxy.demo.upstream import MisbehavingUpstream
+from proxy.demo.upstream import MisbehavingUpstream, asked_by
+from proxy.demo.wire import Received
 
 FOREVER = Pause(3600)
 
@@ -103,14 +106,16 @@ async def test_an_unknown_path_is_not_found(client: Client) -> None:
     assert (await client.head())[0] == 404
 
 
-@pytest.mark.parametrize("endpoint", PATHS)
-async def test_each_attempt_has_an_identity_of_its_own(client: Client, endpoint: str) -> None:
+@pytest.mark.parametrize(
+    "door", ["chat_completions", "completions", "responses", "threads", "agents"]
+)
+async def test_each_attempt_has_an_identity_of_its_own(client: Client, door: str) -> None:
     """The number of the attempt is in the ids, streamed or not."""
     for attempt in (1, 2):
-        await client.post("m", endpoint)
+        await client.post("m", door)
         await client.head()
         assert f"demo-a{attempt}".replace("-", "_") in str(await client.chunks()).replace("-", "_")
-    await client.post("m", endpoint, stream=False)
+    await client.post("m", door, stream=False)
     assert str((await client.json())["id"]).endswith("a3")
 
 
@@ -156,9 +161,60 @@ async def test_a_script_may_be_a_function_of_what_was_asked(
     await client.head()
     await client.post("m", stream=False, stream_options={"include_usage": True})
     assert (await client.head())[0] == 204
-    first = Asked("responses", "m", stream=True, usage=False, reused=False)
-    second = Asked("chat_completions", "m", stream=False, usage=True, reused=True)
+    first = knock("responses", "m")
+    second = replace(knock("chat_completions", "m", reused=True), stream=False, usage=True)
     assert asked == [(first, 1), (second, 2)]
+
+
+@pytest.mark.parametrize(
+    ("target", "endpoint"),
+    [
+        ("/v1/chat/completions", "chat_completions"),
+        ("/any/prefix/completions/", "completions"),
+        ("/v1/responses/resp_1", "responses"),
+        ("/v1/images/generations", "images"),
+        ("/v1/images/edits", "images"),
+        ("/v1/images/variations", "other"),
+        ("/v1/audio/transcriptions", "audio"),
+        ("/v1/audio/speech", "audio"),
+        ("/v1/audio/translations", "other"),
+        ("/v1/threads/runs", "threads"),
+        ("/v1/threads/t_1/runs", "threads"),
+        ("/v1/threads/t_1/runs/r_1/submit_tool_outputs", "threads"),
+        ("/v1/threads/t_1/messages", "other"),
+        ("/v1/agents/sessions", "agents"),
+        ("/v1/agents/sessions/s_1/events", "agents"),
+        ("/v1/models", "models"),
+        ("/v1/embeddings", "other"),
+    ],
+)
+def test_an_endpoint_is_known_by_the_end_of_its_path(target: str, endpoint: str) -> None:
+    """Whatever the base URL was."""
+    asked = asked_by(Received("POST", target, (), b"{}"))
+    assert asked.endpoint == endpoint
+    assert asked.path == target.rstrip("/")
+
+
+@pytest.mark.parametrize(
+    ("fields", "expected"),
+    [
+        ({"n": 3}, {"count": 3}),
+        ({"n": 1000}, {"count": 10}),
+        ({"n": None}, {"count": 1}),
+        ({"n": -2}, {"count": 1}),
+        ({"messages": [{"role": "user"}, {"role": "assistant"}]}, {"prefilled": True}),
+        ({"messages": [{"role": "assistant"}, {"role": "user"}]}, {"prefilled": False}),
+        ({"messages": []}, {"prefilled": False}),
+        ({"background": True}, {"background": True}),
+    ],
+)
+def test_what_an_answer_depends_on_is_understood(
+    fields: dict[str, Any], expected: dict[str, Any]
+) -> None:
+    """And what is not understood is as if it had not been said."""
+    body = json.dumps({"model": "m", "stream": True, **fields}).encode()
+    asked = asked_by(Received("POST", PATHS["chat_completions"], (), body))
+    assert asked == replace(knock("chat_completions", "m"), **expected)
 
 
 async def test_status_zero_puts_the_pieces_on_the_wire_alone(

@@ -5,12 +5,15 @@ Knows what the edge would tell the session of an answer. Must not judge what com
 
 from __future__ import annotations
 
+import base64
 import json
+import zlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from rawclient import PATHS, on_the_wire
+from rawclient import PATHS, SPEAKING, on_the_wire
 
 from proxy.core.budget import RetryBudget
 from proxy.core.commands import Finish, Open, Report
@@ -18,7 +21,8 @@ from proxy.core.fault import AttemptEnd, Fault
 from proxy.core.policy import Policy
 from proxy.core.request import Request
 from proxy.core.session import StreamSession
-from proxy.demo.answers import Answer, Pause, Raw
+from proxy.demo.answers import JSON, Answer, Pause, Raw
+from proxy.demo.bodies_media import text_of
 from proxy.demo.scenario import FIELDS, Scenario, Way
 from proxy.demo.upstream import asked_by
 from proxy.demo.wire import Received
@@ -41,26 +45,43 @@ class Played:
 
     @property
     def text(self) -> str:
-        """The text of all events."""
+        """The text of all events; of pictures that of the last one."""
+        pictures = [event["b64_json"] for event in self.events if "b64_json" in event]
+        if pictures:
+            return text_of(pictures[-1])
         return "".join(_text_of(event) for event in self.events)
 
 
-def through_the_core(scenario: Scenario, endpoint: str, way: Way = "plain") -> Played:
+POLICY = Policy(max_event_bytes=2**20)
+"""As the demonstration has it."""
+
+
+def through_the_core(
+    scenario: Scenario, door: str, way: Way = "plain", policy: Policy = POLICY, **more: object
+) -> Played:
     """Ask for a scenario in a way, attempt by attempt, until the session says that it is over."""
-    fields = {"model": scenario.name, "stream": True, **FIELDS[way]}
-    request = Request("POST", PATHS[endpoint].removeprefix("/v1"), json.dumps(fields).encode())
-    session = StreamSession(request, Policy(max_event_bytes=65_536), RetryBudget(0.2, 1))
+    fields = {
+        "model": scenario.name,
+        "stream": True,
+        **SPEAKING.get(door, {}),
+        **FIELDS[way],
+        **more,
+    }
+    request = Request("POST", PATHS[door].removeprefix("/v1"), json.dumps(fields).encode())
+    session = StreamSession(request, policy, RetryBudget(0.2, 1))
     command: Open | Finish = session.begin(0.0)
-    given, asked = b"", []
+    given, asked, now = b"", [], 0.0
     while isinstance(command, Open):
+        given += command.body
         asked.append(f"{command.request.method} {command.request.target}")
         reused = session.attempts == 1
         answer = _answer(scenario, command.request, session.attempts, reused=reused)
         if answer.status == 200:
-            session.receive_head()
-            for piece in answer.pieces:
-                given += session.receive_data(_data_of(piece))
-        command = session.receive_end(_end_of(answer, session, stale=reused), 0.0)
+            session.receive_head(document=_is_document(answer))
+            given += b"".join(session.receive_data(read) for read in _reads(answer))
+        end = _end_of(answer, session, stale=reused)
+        now += end.age_s
+        command = session.receive_end(end, now)
     return Played(given + command.body, command, session.report(), tuple(asked))
 
 
@@ -70,34 +91,54 @@ def _answer(scenario: Scenario, request: Request, attempt: int, *, reused: bool)
     return scenario.answer(asked, asked.made or attempt)
 
 
-def _data_of(piece: bytes | Pause | Raw) -> bytes:
-    if isinstance(piece, Raw):
-        return piece.data.partition(b"\r\n")[2]
-    return piece if isinstance(piece, bytes) else b""
+def _is_document(answer: Answer) -> bool:
+    first = next(iter(answer.pieces), b"")
+    return JSON[0] in answer.headers and isinstance(first, bytes) and first.startswith(b"{")
+
+
+def _reads(answer: Answer) -> Iterator[bytes]:
+    """Yield what the edge would read, decoded if need be."""
+    gzip = zlib.decompressobj(wbits=31)
+    for piece in answer.pieces:
+        if isinstance(piece, Raw):
+            yield piece.data.partition(b"\r\n")[2]
+        elif isinstance(piece, bytes):
+            coded = ("Content-Encoding", "gzip") in answer.headers
+            yield gzip.decompress(piece) if coded else piece
 
 
 def _end_of(answer: Answer, session: StreamSession, *, stale: bool) -> AttemptEnd:
+    age_s = sum(piece.seconds for piece in answer.pieces if isinstance(piece, Pause))
     if answer.status not in {0, 200}:
         after = dict(answer.headers).get("Retry-After")
         body = on_the_wire(answer)
         return AttemptEnd(
             Fault.HTTP_STATUS,
+            age_s=age_s,
             status=answer.status,
             body=body,
             retry_after_s=float(after) if after else None,
         )
     silence = Fault.STALL if session.data_events else Fault.FIRST_EVENT_TIMEOUT
     cut = Fault.CUT_BETWEEN_EVENTS if answer.status else Fault.RESET
-    faults = {"clean": None, "fin": cut, "reset": Fault.RESET, "hold": silence}
+    # An answer that is finished but for its end mark is not waited for any longer.
+    held = None if session.grammar.finished else silence
+    faults = {"clean": None, "told": None, "fin": cut, "reset": Fault.RESET, "hold": held}
     fault = None if answer.framing == "close" or session.settled else faults[answer.end]
-    return AttemptEnd(fault, stale=stale and not answer.status)
+    return AttemptEnd(fault, age_s=age_s, stale=stale and not answer.status)
 
 
 def _text_of(event: dict[str, Any]) -> str:
-    delta = event.get("delta", "")
-    text = delta if isinstance(delta, str) else ""
+    told = event.get("delta", "")
+    text = told if isinstance(told, str) else _text_of_parts(told)
+    text += base64.b64decode(event.get("audio", "")).decode()
     for choice in event.get("choices", ()):
-        delta = choice.get("delta", {})
+        delta = choice.get("delta") or {}
         text += choice.get("text") or delta.get("content") or ""
-        text += "".join(call["function"]["arguments"] for call in delta.get("tool_calls", ()))
+        calls = delta.get("tool_calls") or ()
+        text += "".join(call["function"]["arguments"] for call in calls)
     return text
+
+
+def _text_of_parts(delta: dict[str, Any]) -> str:
+    return "".join(part["text"]["value"] for part in delta["content"])

@@ -342,8 +342,9 @@ async def test_every_answer_names_its_request(proxy: Proxy, upstream: Misbehavin
     upstream.script("named-empty", sse())
     upstream.script("named-404", error_reply(404, "model_not_found", "No."))
     upstream.script("named-json", Answer(200, (("Content-Type", "x/y"),), "length", (b"1",)))
-    models = ("ws-ok", "named-empty", "named-404", "named-json")
+    models = ("ws-ok", "named-empty", "named-404")
     replies = [await stream(proxy.port, model) for model in models]
+    replies.append(await stream(proxy.port, "named-json", "other"))
     assert [got.status for got in replies] == [200, 502, 404, 200]
     assert len({got.header("x-wholestream-request-id") for got in replies}) == 4
 

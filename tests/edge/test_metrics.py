@@ -72,6 +72,7 @@ CONTRACT: dict[str, tuple[str, ...]] = {
 OWN: dict[str, tuple[str, ...]] = {
     "wholestream_discarded_events_total": (),
     "wholestream_lifetime_caps_total": ("endpoint",),
+    "wholestream_tunnels_in_flight": (),
 }
 """Names beyond those of the contract."""
 
@@ -248,11 +249,19 @@ def test_two_sets_of_metrics_do_not_share_their_numbers() -> None:
     ("status", "label"),
     [
         *((200, "2xx"), (204, "2xx"), (304, "3xx"), (400, "4xx"), (404, "4xx"), (428, "4xx")),
-        *((429, "429"), (430, "4xx"), (499, "4xx"), (500, "5xx"), (502, "5xx"), (599, "5xx")),
+        *(
+            (101, "2xx"),
+            (429, "429"),
+            (430, "4xx"),
+            (499, "4xx"),
+            (500, "5xx"),
+            (502, "5xx"),
+            (599, "5xx"),
+        ),
     ],
 )
 def test_statuses_are_counted_by_their_class(status: int, label: str) -> None:
-    """But 429, which calls for something else than the other 4xx."""
+    """But 429, which calls for something else than the other 4xx, and 101, which is a success."""
     assert code_label(status) == label
 
 

@@ -59,12 +59,27 @@ CONTRACT: dict[str, Any] = {
         "hold": "none",
     },
     "malformed_events": "recover",
+    "profile": "any",
+    "quirks": {
+        "finish_reason": "optional",
+        "foreign_events": "drop",
+        "empty_choices": "pass",
+        "fill_fields": False,
+        "nan": "pass",
+        "tool_arguments": "pass",
+        "empty_answer": "pass",
+        "overload_texts": [],
+        "aggregate": False,
+        "key_header": "authorization",
+        "query": "",
+        "paths": [],
+    },
     "upstreams": [],
     "fallbacks": [],
 }
-"""The settings table of the contract."""
+"""The settings table of the contract, and what came to it since."""
 
-FREE = {"host", "admin_host", "allowed_hosts", "allowed_origins"}
+FREE = {"host", "admin_host", "allowed_hosts", "allowed_origins", "quirks.overload_texts"}
 """Settings that take any text."""
 
 SECONDS = [name for name in Settings.model_fields if name.endswith("_s")]
@@ -252,8 +267,10 @@ def test_each_setting_is_described(name: str) -> None:
 
 def test_each_key_of_a_table_is_a_setting_of_its_own() -> None:
     """By its dotted name; a list of tables is one."""
-    plain = Settings.model_fields.keys() - {"recovery"}
-    assert FIELDS.keys() == plain | {f"recovery.{key}" for key in CONTRACT["recovery"]}
+    tables = {"recovery", "quirks"}
+    plain = Settings.model_fields.keys() - tables
+    inside = {f"{table}.{key}" for table in tables for key in CONTRACT[table]}
+    assert FIELDS.keys() == plain | inside
     assert plain >= set(LISTS)
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import gzip
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.sniff import looks_like_events
+from proxy.sniff import Body, kind_of, looks_like_events, sniffed
 
 STREAMS = [
     b"data: {}\n\n",
@@ -82,3 +84,50 @@ def test_a_verdict_stands_whatever_follows(body: bytes, cut: int) -> None:
     if verdict is not None:
         assert looks_like_events(body, ended=False) is verdict
         assert looks_like_events(body, ended=True) is verdict
+
+
+KINDS = [
+    (b'{"id": "chatcmpl-1"}', Body.JSON),
+    (b"\xef\xbb\xbf  [1]", Body.JSON),
+    (b"<!doctype html>", Body.HTML),
+    (b"  <html>data: x", Body.HTML),
+    (b"upstream connect error", Body.OTHER),
+    (b"\xff\xfb\x90", Body.OTHER),
+    (b"data: {}\n\n", Body.EVENTS),
+    (b"", Body.NOTHING),
+    (b" \n", Body.NOTHING),
+]
+
+
+@pytest.mark.parametrize(("body", "kind"), KINDS)
+def test_a_body_is_known_by_its_first_bytes(body: bytes, kind: Body) -> None:
+    """What is no stream is JSON, a page, nothing, or something else."""
+    assert kind_of(body, ended=True) is kind
+    waits = kind is Body.NOTHING
+    assert kind_of(body, ended=False) is (None if waits else kind)
+
+
+@pytest.mark.parametrize(("body", "kind"), KINDS)
+@pytest.mark.parametrize("coding", ["", "gzip"])
+async def test_it_is_known_byte_by_byte_and_compressed(
+    body: bytes, kind: Body, coding: str
+) -> None:
+    """What was read comes back as it came."""
+    sent = gzip.compress(body) if coding else body
+    reads = iter([sent[at : at + 1] for at in range(len(sent))])
+
+    async def read() -> bytes:
+        return next(reads, b"")
+
+    data, found = await sniffed(read, coding)
+    assert found is kind
+    assert sent.startswith(data)
+
+
+async def test_what_cannot_be_decoded_is_not_looked_at() -> None:
+    """It is for the caller to say what that means."""
+
+    async def read() -> bytes:
+        pytest.fail("nothing was to be read")
+
+    assert await sniffed(read, "br") == (b"", Body.OTHER)

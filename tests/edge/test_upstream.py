@@ -19,7 +19,8 @@ from yarl import URL
 
 from edge.loopback import HOST, Pairs, Play, made, raw_server, read_request
 from proxy.core.fault import Fault
-from proxy.upstream import Answer, BadTargetError, Upstream, UpstreamFault, retry_after
+from proxy.origin import BadTargetError
+from proxy.upstream import Answer, Upstream, UpstreamFault, retry_after
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 

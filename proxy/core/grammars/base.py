@@ -57,6 +57,10 @@ class Grammar(abc.ABC):
     """Whether the events of this endpoint have names."""
     only_events = True
     """Whether an answer to a request for a stream that is neither events nor JSON is a fault."""
+    unrolls = True
+    """Whether an answer in one piece can be told in events, or is a fault."""
+    folds = False
+    """Whether events can be told in one piece."""
     open_ended = False
     """Whether the stream has no end of its own, so that silence is no fault."""
     added_ending = ""

@@ -62,6 +62,7 @@ class ChatGrammar(Grammar):
     """One attempt of a chat completion or a legacy completion."""
 
     named = False
+    folds = True
 
     def __init__(self, request: Request, quirks: Quirks = SAFE) -> None:
         """Expect as many choices as were asked for."""
@@ -194,11 +195,15 @@ class ChatGrammar(Grammar):
         return ChatSeam(given)
 
     def unroll(self, document: bytes) -> list[Event]:
-        """Return the chunks of a completion, and ``[DONE]``."""
+        """Return the chunks of a completion, and ``[DONE]`` if every choice is finished."""
         options = self.request.json.get("stream_options")
         usage = isinstance(options, dict) and options.get("include_usage") is True
-        chunks = unroll(loads(document), usage=usage)
-        return [*(Event(b"", dumps(chunk)) for chunk in chunks), *([DONE_EVENT] if chunks else [])]
+        answer = loads(document)
+        chunks = unroll(answer, usage=usage)
+        ended = all(choice.get("finish_reason") for choice in choices_of(answer))
+        ended = ended or self.quirks.finish_reason == "added"
+        mark = [DONE_EVENT] if chunks and ended else []
+        return [*(Event(b"", dumps(chunk)) for chunk in chunks), *mark]
 
     def fold(self, events: list[Event]) -> bytes:
         """Return the completion that chunks add up to."""
@@ -216,8 +221,9 @@ def _peek_slowly(data: bytes) -> _Chunk | None:
         return None
     if not isinstance(chunk, dict):
         return _Chunk()
+    choices = [_Choice(index_of(c), raw(c.get("finish_reason"))) for c in choices_of(chunk)]
     return _Chunk(
-        choices=[_Choice(index_of(c), raw(c.get("finish_reason"))) for c in choices_of(chunk)],
+        choices=choices if isinstance(chunk.get("choices"), list) else None,
         error=raw(chunk.get("error")),
         usage=raw(chunk.get("usage")),
         type=raw(chunk.get("type")),

@@ -17,8 +17,17 @@ from proxy.core.grammars.chat_seam import choices_of, index_of
 IDENTITY = ("id", "object", "created", "model", "service_tier", "system_fingerprint")
 """What all chunks of one answer have in common."""
 
+_PLACED = frozenset({*IDENTITY, "choices", "usage", "error"})
+"""What of an answer has a place of its own in a stream, or none."""
+
 _FIRST_COUNTS = frozenset({"id", "type", "role", "index", "expires_at"})
 """Strings and numbers that are said, not added to."""
+
+_SUMS = frozenset({"text", "logprobs"})
+"""What of a choice adds up beside its delta; of the rest the last word counts."""
+
+_APART = frozenset({"index", "delta", "message"})
+"""What of a choice is not taken over; some servers repeat the delta as a message (Writer)."""
 
 _OBJECTS = {"chat.completion.chunk": "chat.completion"}
 _PADDING = "obfuscation"
@@ -32,6 +41,8 @@ def unroll(answer: dict[str, Any], *, usage: bool) -> list[dict[str, Any]]:
     if not legacy:
         head["object"] = "chat.completion.chunk"
     chunks = [{**head, "choices": [part]} for choice in choices for part in _parts(choice)]
+    for chunk in chunks[:1]:  # citations, filter results: what stands beside the choices, once
+        chunk.update({key: answer[key] for key in answer if key not in _PLACED})
     if chunks and usage and answer.get("usage"):
         chunks.append({**head, "choices": [], "usage": answer["usage"]})
     return chunks
@@ -44,7 +55,10 @@ def _parts(choice: dict[str, Any]) -> Iterator[dict[str, Any]]:
         return
     message = choice["message"] if isinstance(choice["message"], dict) else {}
     kept = {key: value for key, value in choice.items() if key not in {"message", "index"}}
-    yield {"index": index, "delta": {"role": message.get("role") or "assistant", "content": ""}}
+    nulls = {key: None for key, value in message.items() if value is None and key != "role"}
+    text = None if message.get("content") is None else ""
+    opening = {"role": message.get("role") or "assistant", "content": text, **nulls}
+    yield {"index": index, "delta": opening, "finish_reason": None}
     delta = {key: value for key, value in message.items() if key != "role" and value is not None}
     calls = dicts(delta.get("tool_calls"))
     if calls:
@@ -72,10 +86,18 @@ def fold(chunks: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def _add(whole: dict[str, Any], choice: dict[str, Any]) -> None:
-    rest = {key: value for key, value in choice.items() if key not in {"delta", "finish_reason"}}
-    _merge(whole, rest)
-    whole["finish_reason"] = choice.get("finish_reason") or whole.get("finish_reason")
     delta = choice.get("delta")
+    whole.setdefault("finish_reason", None)
+    for key, value in choice.items():
+        known = whole.get(key)
+        if key in _APART:
+            continue
+        if key in _SUMS:
+            _merge(whole, {key: value})
+        elif isinstance(known, dict) and isinstance(value, dict):
+            whole[key] = {**known, **value}  # Azure says of every chunk how safe it is
+        elif value or key not in whole:
+            whole[key] = value
     if isinstance(delta, dict):
         nothing = {"role": "assistant", "content": None}
         _merge(whole.setdefault("message", nothing), delta)

@@ -21,6 +21,7 @@ class PlainGrammar(Grammar):
 
     reads_again = False
     only_events = False
+    unrolls = False
     error_name = b""
 
     def read(self, event: Event) -> Kind:

@@ -63,6 +63,7 @@ _decode_lifecycle = msgspec.json.Decoder(_Lifecycle).decode
 class ResponsesGrammar(Grammar):
     """One attempt of a Responses stream, created by POST or re-attached by GET."""
 
+    folds = True
     added_ending = "added_response_failed"
 
     def __init__(self, request: Request, quirks: Quirks = SAFE) -> None:

@@ -35,6 +35,7 @@ class TypedGrammar(PlainGrammar):
     """One attempt of a stream whose events name their type."""
 
     only_events = True
+    unrolls = True
     last = frozenset[str]()
     language: tuple[str, ...] = ()
     """How the types that are OpenAI's own begin."""

@@ -47,21 +47,27 @@ class Shaper:
 
     def take(self, event: Event) -> Event | None:
         """Return the event as it is to be read, or None if it is to be left out."""
-        numbers = _Numbers(null=self._null)
         try:
-            found = json.loads(event.data.decode(), parse_constant=numbers.read)
+            return self._take(event)
         except (ValueError, RecursionError):
-            return event
+            return event  # no JSON, or too deep to be written again
+
+    def _take(self, event: Event) -> Event | None:
+        numbers = _Numbers(null=self._null)
+        found = json.loads(event.data.decode(), parse_constant=numbers.read)
         if not isinstance(found, dict):
             return event
         if self._drops and _is_empty(found):
             self._count("dropped_empty_choices")
             return None
-        changed = [shape.repair for shape in self._shapes if shape.take(found)]
+        # An event of another language is no chunk of which something is missing.
+        foreign = event.name and "choices" not in found
+        changed = [shape.repair for shape in self._shapes if not foreign and shape.take(found)]
         changed += ["nan_to_null"] if numbers.nulled else []
+        shaped = Event(event.name, dumps(found)) if changed else event
         for repair in changed:
             self._count(repair)
-        return Event(event.name, dumps(found)) if changed else event
+        return shaped
 
 
 class _Numbers:
@@ -107,8 +113,7 @@ class _Filled:
 
     def __init__(self, grammar: Grammar) -> None:
         self._known: dict[str, Any] = {}
-        model = grammar.request.model
-        self._known.update({"model": model} if model else {})
+        self._asked = {"model": grammar.request.model}
         self._legacy = grammar.request.is_legacy
         self._object = "text_completion" if self._legacy else "chat.completion.chunk"
 
@@ -119,8 +124,8 @@ class _Filled:
         for key in _OF_ALL:
             if chunk.get(key):
                 self._known.setdefault(key, chunk[key])
-            elif key in self._known:
-                chunk[key] = self._known[key]
+            elif known := self._known.get(key) or self._asked.get(key):
+                chunk[key] = known
         if not chunk.get("object"):
             chunk["object"] = self._object
         if not isinstance(chunk.get("choices"), list):
@@ -198,6 +203,9 @@ def _breaks_off(text: str) -> bool:
         return False  # a call without arguments
     try:
         json.loads(text)
+    except json.JSONDecodeError as error:
+        # Calls without an index of their own add up to several values, all of them whole.
+        return error.msg != "Extra data"
     except (ValueError, RecursionError):
-        return True
+        pass  # what cannot be read is believed
     return False

@@ -1,0 +1,115 @@
+"""What the parts of one request under way share: its session, its clocks, its two sides.
+
+Knows when patience is up on either side, and how an attempt's end is told to the session. Must
+not know what an answer is, or in which order things are done: ``reception`` and ``relay`` do.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Coroutine, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from aiohttp import web
+
+from proxy.clocks import Clocks, patiently
+from proxy.core.commands import Finish, Open
+from proxy.core.fault import AttemptEnd, Fault
+from proxy.core.request import Request
+from proxy.core.session import StreamSession
+from proxy.downstream import Downstream
+from proxy.edge import Edge
+from proxy.record import Record
+from proxy.replies import SERVER
+from proxy.upstream import Answer
+
+_T = TypeVar("_T")
+
+
+@dataclass
+class Exchange:
+    """One client request under way. ``answer`` is the upstream's, while there is one."""
+
+    edge: Edge
+    client: web.BaseRequest
+    request: Request
+    session: StreamSession
+    clocks: Clocks
+    record: Record
+    down: Downstream
+    stream: bool
+    """Whether it is a stream that is answered with, as far as that is known."""
+    answer: Answer | None = None
+    broken: bool = False
+    """Whether the last attempt ended other than by a proper end of its body."""
+    unsent: bytes = b""
+    """The last events of a complete stream, to be written together with the body's end."""
+
+    @property
+    def is_upload(self) -> bool:
+        """Whether the body streams through, so that nobody knows when it is sent."""
+        return self.request.body is None
+
+    def limit(self) -> float:
+        """Return when the upstream's silence becomes a fault."""
+        grammar = self.session.grammar
+        sending = self.is_upload and self.answer is None
+        if not self.stream or sending or grammar.open_ended:
+            return math.inf
+        begun = grammar.events > 0
+        return self.clocks.upstream_limit(begun=begun, finished=begun and grammar.finished)
+
+    def due(self) -> float:
+        """Return when the client must hear something."""
+        sending = self.is_upload and self.answer is None
+        if not self.stream or sending or self.down.collecting:
+            return math.inf
+        return self.clocks.client_due(self.down.last_write if self.down.response else None)
+
+    async def tick(self) -> None:
+        """Let the client hear something."""
+        if self.down.response is not None:
+            await self.down.beat()
+            return
+        held = self.session.commit_by_time()
+        await self.down.open_stream(self.answer, self.record.asked)
+        await self.down.write(held)
+
+    async def patiently(self, work: Coroutine[Any, Any, _T], limit: float) -> _T:
+        """Await work that is no read; raises TimeoutError at the limit."""
+        return await patiently(work, limit, self.due, self.tick)
+
+    def end(self, fault: Fault | None, *, detail: str = "", stale: bool = False) -> Open | Finish:
+        """Tell the session that the attempt is over, return what follows."""
+        self.broken = fault is not None
+        clocks = self.clocks
+        return self.decide(
+            AttemptEnd(fault, clocks.age_s, clocks.gap_s, stale=stale, detail=detail)
+        )
+
+    def decide(self, end: AttemptEnd) -> Open | Finish:
+        """Tell the session how the attempt ended, return what follows."""
+        command = self.session.receive_end(end, self.clocks.now())
+        self.record.note_incidents()
+        if isinstance(command, Open):
+            self.record.broke()
+        return command
+
+    def is_stream(self) -> None:
+        """Note that it is a stream that is answered with."""
+        self.stream = True
+        self.record.is_stream()
+
+
+def begun(
+    edge: Edge, client: web.BaseRequest, request: Request, cors: Mapping[str, str]
+) -> Exchange:
+    """Begin the exchange of a request that was let in; must be called in the running loop."""
+    clocks = Clocks(edge.settings)
+    session = StreamSession(request, edge.policy, edge.budget, edge.breakers)
+    record = Record(edge, client, request, session, asyncio.get_running_loop().time)
+    own = {"Server": SERVER, "x-wholestream-request-id": record.id, **cors}
+    down = Downstream(client, own, edge.settings.max_event_bytes)
+    return Exchange(edge, client, request, session, clocks, record, down, request.asks_stream)

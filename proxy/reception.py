@@ -1,0 +1,170 @@
+"""One answer of the upstream: what it is, and how it reaches the client.
+
+Knows statuses, content types, first bytes and compression, and relays reads. What a stream's
+bytes mean is the session's to say; what is no stream is passed on as it comes. Must not know
+what is asked next.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import time
+
+from aiohttp import web
+
+from proxy.core.commands import Finish, Open
+from proxy.core.course import KEY_REFUSED
+from proxy.core.fault import AttemptEnd, Fault
+from proxy.core.states import State
+from proxy.decoding import Decoder, UnknownCodingError
+from proxy.exchange import Exchange
+from proxy.headers import is_event_stream
+from proxy.sniff import Body, sniffed
+from proxy.upstream import Answer, UpstreamFault
+
+_ERROR_BODY_BYTES = 64 * 1024
+_ERROR_BODY_S = 5.0
+
+Next = Open | Finish | web.StreamResponse
+"""What follows an attempt: another, an end to be written, or a response that is written."""
+
+
+class Reception:
+    """Takes the answer to one command."""
+
+    def __init__(self, exchange: Exchange, answer: Answer, command: Open) -> None:
+        """Take an answer whose headers are read."""
+        self._x = exchange
+        self._answer = answer
+        self._command = command
+
+    async def take(self) -> Next:
+        """Find out what the answer is, and give it to the client as that."""
+        x, answer, command = self._x, self._answer, self._command
+        good = 200 <= answer.status < 300  # noqa: PLR2004 - HTTP's numbers
+        if x.request.method == "HEAD":
+            return await self._pass_on()  # there is no body to frame
+        if good and (command.document or is_event_stream(answer.headers)):
+            return await self._read_stream()
+        if not x.stream and not (command.target.upstream and answer.status in KEY_REFUSED):
+            return await self._pass_on()
+        return await (self._sniff() if good else self._refused())
+
+    async def _refused(self) -> Next:
+        x, answer, body = self._x, self._answer, b""
+        if x.session.wants_body(answer.status):
+            with contextlib.suppress(UpstreamFault):
+                reading = answer.read_head(_ERROR_BODY_BYTES, _ERROR_BODY_S)
+                body = await x.patiently(reading, math.inf)
+        end = AttemptEnd(
+            Fault.HTTP_STATUS,
+            age_s=x.clocks.age_s,
+            silence_s=x.clocks.gap_s,
+            status=answer.status,
+            retry_after_s=answer.retry_after_s,
+            body=body,
+        )
+        command = x.decide(end)
+        if isinstance(command, Finish) and command.pass_on:
+            return await self._pass_on(body)
+        return command
+
+    async def _sniff(self) -> Next:
+        """Find out what an answer is that does not call itself an event stream."""
+        x, answer = self._x, self._answer
+        coding = answer.headers.get("Content-Encoding", "")
+        try:
+            data, kind = await sniffed(lambda: x.patiently(answer.read(), x.limit()), coding)
+        except UpstreamFault as broken:
+            return x.end(broken.fault)
+        except TimeoutError:
+            return x.end(Fault.FIRST_EVENT_TIMEOUT)
+        if kind is Body.EVENTS:
+            x.record.repaired("set_content_type")
+        # What a re-attachment is answered with is no answer to what the client asked.
+        same = self._command.request.method == x.request.method
+        if kind is Body.EVENTS or (same and self._can_be_told(kind)):
+            return await self._read_stream(data, document=kind is Body.JSON)
+        if same and not (x.session.grammar.only_events or x.session.answered):
+            return await self._pass_on(data)
+        return x.end(Fault.MALFORMED_EVENT, detail="the answer was no event stream")
+
+    def _can_be_told(self, kind: Body) -> bool:
+        """Say whether the core knows what to make of a body that is no event stream."""
+        grammar = self._x.session.grammar
+        if kind is Body.NOTHING:
+            return grammar.only_events
+        return kind in {Body.JSON, Body.HTML} and grammar.unrolls
+
+    async def _read_stream(self, data: bytes = b"", *, document: bool = False) -> Open | Finish:
+        x, answer = self._x, self._answer
+        if x.session.folds:
+            x.down.collect(x.session.fold)
+        x.is_stream()
+        try:
+            decoder = Decoder(answer.headers.get("Content-Encoding", ""))
+        except UnknownCodingError:
+            return x.end(Fault.MALFORMED_EVENT, detail="its compression cannot be decoded")
+        x.session.receive_head(document=document)
+        while True:
+            if data:
+                await self._relay(data, decoder)
+                if x.session.settled:
+                    return x.end(None)
+            try:
+                data = await answer.read(min(x.limit(), x.due()))
+            except UpstreamFault as broken:
+                return x.end(broken.fault)
+            except TimeoutError:
+                if x.clocks.now() >= x.limit():
+                    return self._silent()
+                data = b""
+                await self._tick()
+                continue
+            if not data:
+                return x.end(None)
+
+    async def _tick(self) -> None:
+        if self._x.clocks.now() >= self._x.due():
+            await self._x.tick()
+
+    def _silent(self) -> Open | Finish:
+        """End an attempt whose time is up; one that had all but its end mark is whole."""
+        x, grammar = self._x, self._x.session.grammar
+        if grammar.finished:
+            x.record.repaired("ended_body")
+            return x.end(None)
+        return x.end(Fault.STALL if grammar.events else Fault.FIRST_EVENT_TIMEOUT)
+
+    async def _relay(self, data: bytes, decoder: Decoder) -> None:
+        """Give one read to the session and write at once what it returns."""
+        x = self._x
+        began, gap = time.perf_counter(), x.clocks.gap_s
+        before = x.session.data_events
+        out = b"".join([x.session.receive_data(piece) for piece in decoder.feed(data)])
+        events = x.session.data_events > before
+        if decoder.active:
+            x.record.repaired("decoded_body")
+        if events:
+            x.record.events_came(gap)
+        if x.session.state is State.COMPLETE:
+            x.unsent = out
+        elif out:
+            await x.down.open_stream(self._answer, x.record.asked)
+            await x.down.write(out)
+            x.record.wrote(time.perf_counter() - began)
+        if events:
+            # Only now: while a slow client held us up, the upstream was not being read.
+            x.clocks.event_came()
+
+    async def _pass_on(self, data: bytes = b"") -> web.StreamResponse:
+        """Give the upstream's answer to the client as it comes."""
+        x, answer = self._x, self._answer
+        patience = x.edge.settings.stall_timeout_s if x.stream else None
+        fault = await x.down.pass_on(answer, data, x.record.asked, patience)
+        end = AttemptEnd(fault, x.clocks.age_s, x.clocks.gap_s, answer.status)
+        x.session.passed_on(end, x.clocks.now())
+        x.record.note_incidents()
+        x.record.end(answer.status)
+        return x.down.break_off() if fault else await x.down.end()
