@@ -58,8 +58,8 @@ class Exchange:
         sending = self.is_upload and self.answer is None
         if not self.stream or sending or grammar.open_ended:
             return math.inf
-        begun = grammar.events > 0
-        return self.clocks.upstream_limit(begun=begun, finished=begun and grammar.finished)
+        some = self.session.data_events > 0
+        return self.clocks.upstream_limit(begun=some, finished=some and grammar.finished)
 
     def due(self) -> float:
         """Return when the client must hear something."""
@@ -103,7 +103,7 @@ class Exchange:
         self.record.is_stream()
 
 
-def begun(
+def exchange_of(
     edge: Edge, client: web.BaseRequest, request: Request, cors: Mapping[str, str]
 ) -> Exchange:
     """Begin the exchange of a request that was let in; must be called in the running loop."""

@@ -135,7 +135,7 @@ class Reception:
         if grammar.finished:
             x.record.repaired("ended_body")
             return x.end(None)
-        return x.end(Fault.STALL if grammar.events else Fault.FIRST_EVENT_TIMEOUT)
+        return x.end(Fault.STALL if x.session.data_events else Fault.FIRST_EVENT_TIMEOUT)
 
     async def _relay(self, data: bytes, decoder: Decoder) -> None:
         """Give one read to the session and write at once what it returns."""

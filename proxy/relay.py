@@ -19,7 +19,7 @@ from proxy.core.fault import Fault
 from proxy.core.request import Request
 from proxy.core.states import State
 from proxy.edge import Edge
-from proxy.exchange import begun
+from proxy.exchange import exchange_of
 from proxy.logs import LOG
 from proxy.reception import Next, Reception
 from proxy.upstream import Answer, UpstreamFault
@@ -42,7 +42,7 @@ class Relay:
         """Take a request whose body is read, or is to be streamed on."""
         self._edge = edge
         self._asker = Asker(edge, client, request, body)
-        self._x = begun(edge, client, request, cors)
+        self._x = exchange_of(edge, client, request, cors)
         self._kept: list[Answer] = []
         self._task = asyncio.current_task()
         self._aborted = False

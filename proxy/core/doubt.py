@@ -8,9 +8,12 @@ any; must not know what is done about it.
 
 from __future__ import annotations
 
+from typing import Any
+
 from proxy.core.errors import UpstreamError
 from proxy.core.grammars import Grammar
-from proxy.core.grammars.seam import characters, parsed
+from proxy.core.grammars.chat_seam import choices_of
+from proxy.core.grammars.seam import characters, parsed, units
 from proxy.core.policy import Quirks
 from proxy.core.sse import Event
 
@@ -25,7 +28,9 @@ class Doubt:
         """Believe everything that no quirk speaks of; ``cap`` bounds in bytes what waits."""
         self._grammar = grammar
         self._seam = grammar.seam([])
-        self._notices = quirks.overload_texts if self._seam else ()
+        texts = quirks.overload_texts if self._seam else ()
+        # In UTF-16's units, as deltas may be cut inside a character.
+        self._notices = tuple(units(text) for text in texts)
         self._wants_content = first and quirks.empty_answer == "restart"
         self._said = ""
         self._left = cap
@@ -55,12 +60,14 @@ class Doubt:
         """The error that a finished answer's text stands for, if it is nothing but a notice."""
         if self._said not in self._notices:
             return None
-        return UpstreamError(self._said, "server_error", "overloaded", None, 503, transient=True)
+        said = characters(self._said)
+        return UpstreamError(said, "server_error", "overloaded", None, 503, transient=True)
 
     @property
     def empty(self) -> bool:
         """Whether a finished answer had nothing in it that anybody could have wanted."""
-        return self._wants_content and self._grammar.empty
+        again = self._grammar.may_restart(openers_given=False)
+        return self._wants_content and again and self._grammar.empty
 
     def release(self) -> list[Event]:
         """Return what waits, the doubt being over."""
@@ -68,8 +75,21 @@ class Doubt:
         return held
 
     def _may_be_notice(self, event: Event) -> bool:
-        pieces = self._seam.pieces(parsed(event.data)) if self._seam else []
-        if not all(_CONTENT & set(map(str, piece.slot)) for piece in pieces):
+        found = parsed(event.data)
+        pieces = self._seam.pieces(found) if self._seam else []
+        if _acts(found) or not all(_CONTENT & set(map(str, piece.slot)) for piece in pieces):
             return False
-        self._said += "".join(characters(piece.text) for piece in pieces)
+        self._said += "".join(piece.text for piece in pieces)
         return any(notice.startswith(self._said) for notice in self._notices)
+
+
+def _acts(found: dict[str, Any]) -> bool:
+    """Say whether an event has more in it than a message: a tool call, another item."""
+    item = found.get("item")
+    deltas = [choice.get("delta") for choice in choices_of(found)]
+    calls = [
+        delta.get("tool_calls") or delta.get("function_call")
+        for delta in deltas
+        if isinstance(delta, dict)
+    ]
+    return any(calls) or (isinstance(item, dict) and item.get("type") != "message")

@@ -22,13 +22,14 @@ from proxy.core.telling import in_one_piece
 
 
 class Facts:
-    """The parts of one client's stream, and what they say."""
+    """The parts of one client's stream, and what they say. Only the session changes ``state``."""
+
+    state: State
 
     def __init__(
         self, request: Request, policy: Policy, budget: RetryBudget, breakers: Breakers
     ) -> None:
         """Make the parts; nothing is asked yet."""
-        self.state = State.OPENING
         self._policy = policy
         self._budget = budget
         self._course = Course(request, policy, budget, breakers)
@@ -56,7 +57,7 @@ class Facts:
     @property
     def data_events(self) -> int:
         """Data events read in this attempt; comments do not count (coder/coder#26005)."""
-        return self._attempt.grammar.events
+        return self._attempt.grammar.events + self._attempt.grammar.foreign
 
     @property
     def incidents(self) -> list[Incident]:

@@ -59,6 +59,8 @@ class Judgement:
         self.tail = b""
         """The bytes that could not be given on."""
         self.error_event: Event | None = None
+        self.withheld: list[Event] = []
+        """The end of a finished answer that is not believed, to be given if nothing else can be."""
 
     @property
     def settled(self) -> bool:
@@ -91,8 +93,10 @@ class Judgement:
         if self._half is not None:
             half, self._half = self._half, None
             self._end(Kind.MALFORMED, half, events)
-        if self.fault is None and self.grammar.whole(clean=True) and not self._disbelieve():
-            self._give(self._doubt.release(), events)
+        if self.fault is None and self.grammar.whole(clean=True):
+            mark = self.grammar.end_mark()
+            if not self._disbelieve([mark] if mark else []):
+                self._give(self._doubt.release(), events)
         return events
 
     def _take(self, event: Event, events: list[Event]) -> None:
@@ -177,12 +181,13 @@ class Judgement:
             else:
                 events += self._splice.take(event)
 
-    def _disbelieve(self) -> bool:
+    def _disbelieve(self, last: list[Event]) -> bool:
         """Say whether a finished answer is none, and which fault it is then."""
         if self._doubt.notice is not None:
             self.grammar.error = self._doubt.notice
             self._fail(Fault.IN_STREAM_ERROR, b"")
         elif self._doubt.empty:
+            self.withheld = last
             self._fail(Fault.EMPTY_STREAM, b"")
             self.detail = "it is finished and has no content"
         return self.settled
@@ -193,7 +198,7 @@ class Judgement:
                 self._count("done_form")
                 event = Event(event.name, DONE)
             event = self._named(event) if event.name else event
-            if self._disbelieve():
+            if self._disbelieve([event]):
                 return
             last: list[Event] = []
             for missing in self.grammar.missing():

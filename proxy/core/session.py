@@ -41,6 +41,7 @@ class StreamSession(Facts):
     ) -> None:
         """Prepare; nothing is asked before ``begin``."""
         super().__init__(request, policy, budget, breakers or Breakers())
+        self.state = State.OPENING
         self._last_end = AttemptEnd()
 
     def begin(self, now: float) -> Open:
@@ -147,6 +148,8 @@ class StreamSession(Facts):
             error = read_error(end.body, end.status)
         cause = Cause(fault, end, error)
         plan = course.after(cause, self._attempt.grammar, self._journal, now)
+        if plan is None and self._attempt.withheld:
+            return Finish(body + self._believe())
         self._ledger.recovered("failed")
         if plan is None and not self._out.answered and course.is_plain_refusal(cause):
             # The request's own fault: the upstream's reply is the answer, no incident.
@@ -155,6 +158,12 @@ class StreamSession(Facts):
         outcome = IncidentOutcome.SURFACED if plan is None else plan.outcome
         self._note(fault, end, self._phase(), outcome)
         return self._follow(plan, body) if plan else self._give_up(body)
+
+    def _believe(self) -> bytes:
+        """Give an answer without content after all: nobody can be asked for a better one."""
+        body = self._out.flush() + self._out.give(self._attempt.withheld)
+        self._complete()
+        return body
 
     def _unfit(self, now: float, body: bytes) -> Open | Finish:
         """Go back to what broke the answer: what was to save it says something else."""

@@ -196,6 +196,7 @@ class EventSplitter:
             elif line.startswith(b"{") and line.endswith(b"}"):
                 # A JSON object without its "data:" (danny-avila/LibreChat#4820).
                 data.append(line)
+                seen.add("data_prefix")
         for repair in sorted(seen):
             self._count(repair)
         if name is not None or data:

@@ -94,8 +94,24 @@ def test_what_is_not_json_is_malformed(family: str, data: bytes) -> None:
 
 @PLAIN
 def test_done_is_terminal(family: str) -> None:
-    """Whoever sends it means it."""
-    assert read(fresh(family), "[DONE]", name=b"done") is Kind.TERMINAL
+    """Whoever sends it means it, where it is not known what else must have come."""
+    assert read(fresh(family), {"text": "Ahoy"}, "[DONE]", name=b"done") is Kind.TERMINAL
+    assert read(fresh("other"), "[DONE]") is Kind.TERMINAL
+
+
+@KNOWN
+def test_done_alone_is_no_answer(family: str) -> None:
+    """Something was asked for."""
+    assert read(fresh(family), "[DONE]", name=b"done") is Kind.UNFINISHED
+
+
+@pytest.mark.parametrize("family", ["images", "audio"])
+def test_done_before_the_last_event_ends_nothing(family: str) -> None:
+    """Gateways send it after any end; so does one of two images leave one missing."""
+    partial = {"images": "image_generation.partial_image", "audio": "speech.audio.delta"}[family]
+    assert read(fresh(family), {"type": partial}, "[DONE]") is Kind.UNFINISHED
+    image = {"type": "image_generation.completed"}
+    assert read(fresh("images", n=2), image, "[DONE]") is Kind.UNFINISHED
 
 
 @PLAIN

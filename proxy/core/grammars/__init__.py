@@ -35,6 +35,7 @@ _FIRST_SEGMENT = {
     "threads": "threads",
 }
 
+_KNOWN = re.compile(r"/(?:(?:chat/)?completions|(?:responses|images|audio|threads)(?:/.*)?)$")
 _AZURE = re.compile(r"^.*?/openai(?:/v1|/deployments/[^/]+)?(?=/)")
 """What Azure puts in front of the paths that are OpenAI's."""
 
@@ -43,7 +44,8 @@ def endpoint_of(request: Request) -> str:
     """Name the family of a request's path; ``other`` for all that is not known."""
     path = request.path.rstrip("/")
     if request.own_path:
-        path = _AZURE.sub("", path)
+        found = _KNOWN.search(_AZURE.sub("", path))
+        path = found[0] if found else path
     if path == "/chat/completions":
         return "chat_completions"
     if path == "/completions":

@@ -73,6 +73,8 @@ class Grammar(abc.ABC):
         self.surplus = ""
         """The repair that dropping the last surplus event is counted as."""
         self.events = 0
+        self.foreign = 0
+        """Events of another language: no part of the answer, but a sign of life."""
         self.error: UpstreamError | None = None
         self.error_is_native = False
         """Whether strict clients understand the error event in the upstream's own form."""

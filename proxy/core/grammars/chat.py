@@ -89,6 +89,7 @@ class ChatGrammar(Grammar):
             chunk = slow
         if event.name and self._is_foreign(event.name, chunk):
             self.surplus = "dropped_foreign_event"
+            self.foreign += 1
             return Kind.SURPLUS
         self.events += 1
         if says(chunk.error) or event.name == b"error" or _is_flat_error(chunk):

@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 
 from proxy.core.errors import dumps, read_error
-from proxy.core.grammars.base import Kind, dicts, loads, says
+from proxy.core.grammars.base import DONE, Kind, dicts, loads, says
 from proxy.core.grammars.plain import PlainGrammar
 from proxy.core.policy import SAFE, Quirks
 from proxy.core.request import Request
@@ -49,6 +49,8 @@ class TypedGrammar(PlainGrammar):
 
     def read(self, event: Event) -> Kind:
         """Peek at an event's type; see the base class."""
+        if event.data.startswith(DONE) and self._lacks_something:
+            return Kind.UNFINISHED
         kind = super().read(event)
         if kind is not Kind.EVENT:
             return kind
@@ -71,6 +73,14 @@ class TypedGrammar(PlainGrammar):
             return Kind.EVENT
         self._missing -= 1
         return Kind.EVENT if self._missing else Kind.TERMINAL
+
+    @property
+    def _lacks_something(self) -> bool:
+        """Whether an end mark comes too early, as from gateways it does (CLIProxyAPI#4884)."""
+        if not self.events:
+            return True
+        known = bool(self.last) and self._ours
+        return known and (not self._ended or bool(self._missing))
 
     def whole(self, *, clean: bool) -> bool:
         """Say whether all that was promised came, or nothing is known of what was promised."""

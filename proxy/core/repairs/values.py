@@ -9,9 +9,12 @@ from __future__ import annotations
 import json
 import re
 
-from proxy.core.grammars.base import DONE, is_json
+from proxy.core.grammars.base import DONE, is_json, parse
 
 _raw_decode = json.JSONDecoder().raw_decode
+_STUMP = re.compile(r"(?:u[0-9a-fA-F]{0,3}|t(?:ru?)?|f(?:a(?:ls?)?)?|n(?:ul?)?|-|[.eE][+-]?)?")
+"""What is left where JSON stops inside an escape, a word or a number; or nothing is left."""
+
 _PREFIXES = re.compile(rb"^(?:data: *)*+")
 
 
@@ -79,9 +82,10 @@ def is_beginning(data: bytes) -> bool:
     if not data.startswith(b"{"):
         return False
     try:
-        json.loads(data)
+        parse(data)
     except json.JSONDecodeError as error:
-        return error.pos >= len(error.doc.rstrip()) or error.msg.startswith("Unterminated string")
+        left = error.doc[error.pos :].rstrip()
+        return error.msg.startswith("Unterminated string") or _STUMP.fullmatch(left) is not None
     except (ValueError, RecursionError):
         return False
     return False
