@@ -52,6 +52,9 @@ class Judgement:
         doubted = SAFE if self.spliced else quirks
         self._doubt = Doubt(self.grammar, doubted, policy.journal_max_bytes, first=first)
         self._half: Event | None = None
+        # Most streams are as they should be: what is found out here is not asked of every event.
+        self._direct = splice is None and self._doubt.idle
+        self._strips = not self.grammar.named and quirks.foreign_events == "drop"
         self.terminal = False
         self.fault: Fault | None = None
         self.detail = ""
@@ -128,14 +131,22 @@ class Judgement:
 
     def _judge(self, event: Event, events: list[Event]) -> bool:
         """Read an event of one line, and do what follows; False: it is malformed."""
-        shaped = event if self._shaper is None else self._shaper.take(event)
-        if shaped is None:
-            return True
-        kind = self.grammar.read(shaped)
+        if self._shaper is not None:
+            shaped = self._shaper.take(event)
+            if shaped is None:
+                return True
+            event = shaped
+        kind = self.grammar.read(event)
         if kind is Kind.EVENT:
-            self._pass(self._named(shaped) if shaped.name else shaped, events)
+            if self._strips and event.name:
+                self._count("dropped_event_name")
+                event = Event(b"", event.data)
+            if self._direct:
+                events.append(event)
+            else:
+                self._pass(event, events)
         elif kind is not Kind.MALFORMED:
-            self._end(kind, shaped, events)
+            self._end(kind, event, events)
         return kind is not Kind.MALFORMED
 
     def _mend(self, event: Event, events: list[Event]) -> None:
@@ -163,13 +174,6 @@ class Judgement:
             self._fail(Fault.MALFORMED_EVENT, event.data)
             status = status_told(event.data)
             self.detail = f"it sent an HTML page: {status}" if status else "it sent an HTML page"
-
-    def _named(self, event: Event) -> Event:
-        """Take off a name where events have none: some clients would take it for another kind."""
-        if self.grammar.named or self.grammar.quirks.foreign_events == "pass":
-            return event
-        self._count("dropped_event_name")
-        return Event(b"", event.data)
 
     def _pass(self, event: Event, events: list[Event]) -> None:
         self._give([event] if self._doubt.idle else self._doubt.take(event), events)

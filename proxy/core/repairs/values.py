@@ -12,7 +12,7 @@ import re
 from proxy.core.grammars.base import DONE, is_json, parse
 
 _raw_decode = json.JSONDecoder().raw_decode
-_STUMP = re.compile(r"(?:u[0-9a-fA-F]{0,3}|t(?:ru?)?|f(?:a(?:ls?)?)?|n(?:ul?)?|-|[.eE][+-]?)?")
+_STUMP = re.compile(r"(?:u[0-9a-fA-F]{0,4}|t(?:ru?)?|f(?:a(?:ls?)?)?|n(?:ul?)?|-|[.eE][+-]?)?")
 """What is left where JSON stops inside an escape, a word or a number; or nothing is left."""
 
 _PREFIXES = re.compile(rb"^(?:data: *)*+")
