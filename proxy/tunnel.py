@@ -20,7 +20,7 @@ from proxy.core.errors import UpstreamError
 from proxy.core.fault import AttemptEnd, Fault
 from proxy.core.request import Request
 from proxy.edge import Edge
-from proxy.exchange import begun
+from proxy.exchange import exchange_of
 from proxy.headers import to_client, to_upstream
 from proxy.logs import LOG
 from proxy.raw import Raw, Way
@@ -57,7 +57,7 @@ class Tunnel:
         self._client = client
         # Another try is the client's to make: a handshake may be answered by a question.
         self._request = replace(request, recovery=False)
-        self._x = begun(edge, client, self._request, cors)
+        self._x = exchange_of(edge, client, self._request, cors)
         self._task = asyncio.current_task()
         self._aborted = False
 
@@ -137,7 +137,6 @@ class Tunnel:
             up.open()
             down.open()
             await over.wait()
-            self._leave_upstream()
             if not up.ended:
                 over.clear()
                 await self._part(client, over)

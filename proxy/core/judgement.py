@@ -139,8 +139,7 @@ class Judgement:
         kind = self.grammar.read(event)
         if kind is Kind.EVENT:
             if self._strips and event.name:
-                self._count("dropped_event_name")
-                event = Event(b"", event.data)
+                event = self._nameless(event)
             if self._direct:
                 events.append(event)
             else:
@@ -175,6 +174,11 @@ class Judgement:
             status = status_told(event.data)
             self.detail = f"it sent an HTML page: {status}" if status else "it sent an HTML page"
 
+    def _nameless(self, event: Event) -> Event:
+        """Take off a name where events have none: some clients would take it for another kind."""
+        self._count("dropped_event_name")
+        return Event(b"", event.data)
+
     def _pass(self, event: Event, events: list[Event]) -> None:
         self._give([event] if self._doubt.idle else self._doubt.take(event), events)
 
@@ -201,7 +205,7 @@ class Judgement:
             if event.data.startswith(DONE) and event.data != DONE:
                 self._count("done_form")
                 event = Event(event.name, DONE)
-            event = self._named(event) if event.name else event
+            event = self._nameless(event) if self._strips and event.name else event
             if self._disbelieve([event]):
                 return
             last: list[Event] = []

@@ -29,7 +29,7 @@ QUICK = (
     # The budget has tests of its own; here hundreds of faults come in a second.
     *("--retry-budget-ratio", "10"),
     *("--retry-budget-min-per-s", "10000"),
-    *("--max-event-bytes", "65536"),
+    *("--max-event-bytes", "1048576"),
     *("--drain-timeout-s", "1"),
 )
 """Short waits."""
