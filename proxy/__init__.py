@@ -7,15 +7,19 @@
     server             aiohttp's server with its error pages and foreign bytes in logs taken out
     api, admin         the two listeners: the API; metrics, health, readiness, incidents
     gate               who may come in: hosts, origins, methods, targets
+    uploads            what a multipart body asks for, before its files
     relay              THE driver: one client request, executes the session's commands
+    reception          one answer: a stream, JSON, a page, an error; how it reaches the client
+    exchange           what these two share: the session, the clocks, both sides
     tunnel, raw        a WebSocket's handshake; from there on its bytes, both ways
     clocks             when the upstream's patience is up, when the client must hear
     downstream         the client's side: headers once, whole writes, one end
     asking             from a command to a request on the wire
     upstreams          the primary and the others, by name
     upstream           requests to one base URL; the one table from exceptions to faults
+    origin             from a target to a URL of that upstream, and nobody else's
     clients, pool      the HTTP clients and their connections
-    decoding, sniff    bodies compressed unasked, streams that do not call themselves so
+    decoding, sniff    bodies compressed unasked, and what a body is that does not say
     headers, replies   what crosses the proxy in both directions; errors of its own
     edge               what all requests of the process share
     record             what one request leaves behind, through the next three
@@ -24,16 +28,21 @@
     logs               one JSON object a line, or text on a terminal; the last scrub of secrets
     settings           all settings, checked; makes the core's Policy
     settings_tables    those that are tables: recovery, upstreams, fallbacks
+    settings_quirks    how upstreams differ, and the profiles that preset it
+    settings_types     what settings are made of
     settings_load      from flags, environment and file; errors in one line
     lint/              the command check: a captured body, judged by the core
     demo/              the embedded misbehaving upstream and the demonstration
     core/              pure and synchronous; start at its laws
         sse            bytes -> whole events
         request        what was asked for
-        policy         limits and choices
+        policy         limits and choices, quirks of upstreams
         grammars/      one file an endpoint family, a table GRAMMARS; where answers are joined
-        repairs/       what is mended in place, a table REPAIRS
-        attempt        one upstream answer, read and judged
+        repairs/       what is mended in place, a table REPAIRS; shapes that must be asked for
+        document       one JSON object in place of a stream
+        doubt          what looks like success and may be none
+        judgement      one event: mended, read, joined, believed
+        attempt        one upstream answer: its reads and its end
         recovery/      one file a strategy, plan and splice, a table LADDER
         budget         what all streams share: the retry budget, the circuit breakers
         fault, errors  what can go wrong; what upstreams say of it, what clients must hear
@@ -45,6 +54,7 @@
         ledger         what is counted and reported
         telling        how a client is told that its answer broke
         commands       what the session tells the edge
+        facts          what the edge may ask the session
         session        the state machine: reads in, commands out
 
 Imports go one way: the core knows none of the others, and ``tests/test_layers.py`` holds the

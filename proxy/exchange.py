@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Coroutine, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 from aiohttp import web
@@ -55,8 +55,9 @@ class Exchange:
     def limit(self) -> float:
         """Return when the upstream's silence becomes a fault."""
         grammar = self.session.grammar
-        sending = self.is_upload and self.answer is None
-        if not self.stream or sending or grammar.open_ended:
+        # An upload may take as long as it takes, a stream without an end be silent for ever.
+        forever = self.is_upload if self.answer is None else grammar.open_ended
+        if forever or not self.stream:
             return math.inf
         some = self.session.data_events > 0
         return self.clocks.upstream_limit(begun=some, finished=some and grammar.finished)
@@ -108,7 +109,10 @@ def exchange_of(
 ) -> Exchange:
     """Begin the exchange of a request that was let in; must be called in the running loop."""
     clocks = Clocks(edge.settings)
-    session = StreamSession(request, edge.policy, edge.budget, edge.breakers)
+    policy = edge.policy
+    if policy.quirks.aggregate and not request.asks_stream:
+        policy = replace(policy, hold="all")  # nothing is given before the end anyway
+    session = StreamSession(request, policy, edge.budget, edge.breakers)
     record = Record(edge, client, request, session, asyncio.get_running_loop().time)
     own = {"Server": SERVER, "x-wholestream-request-id": record.id, **cors}
     down = Downstream(client, own, edge.settings.max_event_bytes)
