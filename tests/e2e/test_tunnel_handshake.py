@@ -236,6 +236,26 @@ async def test_a_handshake_is_let_in_by_the_same_rules_as_any_request(
     assert got.error["type"] == "invalid_request_error"
 
 
+async def test_a_path_of_the_upstream_s_own_is_asked_for_as_it_stands(
+    started: Starter, stage: Stage
+) -> None:
+    """Azure's handshake is outside of ``/v1``, and needs a query that not every client sends."""
+    query = "api-version=2025-04-01"
+    proxy = await started(stage.base_url, "--quirks-paths", "/openai", "--quirks-query", query)
+
+    async def play(exchange: Exchange) -> None:
+        await exchange.send(SWITCHED.encode())
+
+    async with connected(proxy.port) as wire:
+        staged = stage.plays("azure", play)
+        target = "/openai/realtime?deployment=d"
+        await wire.ask(target, method="GET", headers=[*HANDSHAKE, staged])
+        assert (await wire.head()).status == 101
+    await stage.over("azure")
+    [exchange] = stage.exchanges["azure"]
+    assert exchange.target.removeprefix("/v1") == f"{target}&{query}"
+
+
 async def test_an_upstream_that_cannot_be_reached_is_a_502(alone: Starter) -> None:
     """Asked once, counted as one fault, told like any other."""
     async with Stage() as gone:
