@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 NODE := tests/e2e/node
 
-.PHONY: demo test node check format run lock clean help
+.PHONY: demo test node fuzz coverage check format run lock clean help
 
 help: ## show the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -32,6 +32,13 @@ node:
 			--no-package-lock --engine-strict=false) || \
 		echo "LEFT OUT: the tests with the SDK for Node; npm could not install it"
 
+# There are wheels of atheris for some machines only; building it takes a compiler that few have.
+SECONDS ?= 60
+fuzz: $(STAMP) ## look for bytes that break a property, for SECONDS=60
+	@if $(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/fuzz.txt; \
+		then $(BIN)/python tests/fuzz/coverage_guided.py --seconds $(SECONDS); \
+		else echo "LEFT OUT: the coverage-guided run; atheris could not be installed"; fi
+
 coverage: $(STAMP) ## run all tests, show what they do not reach
 	$(BIN)/python -m coverage erase
 	COVERAGE_PROCESS_START=pyproject.toml $(BIN)/python -m pytest --cov --cov-report=term-missing $(ARGS)
@@ -54,6 +61,9 @@ lock: $(STAMP) ## renew the pinned requirements
 		--no-emit-trusted-host --no-emit-find-links --upgrade --extra dev -o requirements/dev.txt pyproject.toml
 	$(BIN)/pip-compile --quiet --generate-hashes --allow-unsafe --no-emit-index-url \
 		--no-emit-trusted-host --no-emit-find-links --upgrade -o requirements/run.txt pyproject.toml
+	$(BIN)/pip-compile --quiet --generate-hashes --allow-unsafe --no-emit-index-url \
+		--no-emit-trusted-host --no-emit-find-links --pip-args '--only-binary=:all:' --upgrade \
+		-o requirements/fuzz.txt requirements/fuzz.in
 
 clean: ## remove what was installed and cached
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage* dist build $(NODE)/node_modules

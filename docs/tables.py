@@ -13,6 +13,7 @@ table stands between ``<!-- name -->`` and ``<!-- /name -->``.
 
 from __future__ import annotations
 
+import json
 import runpy
 import sys
 from collections.abc import Callable, Iterable
@@ -25,6 +26,7 @@ from pydantic.fields import FieldInfo
 from proxy.core.states import table as states_table
 from proxy.metrics import Metrics
 from proxy.settings import FIELDS
+from proxy.settings_quirks import PROFILES
 from proxy.settings_tables import TABLES as SETTINGS_TABLES
 
 ROOT = Path(__file__).parent.parent
@@ -81,6 +83,15 @@ def edge_imports() -> str:
     return _table(("module", "may import"), rows)
 
 
+def profiles_table() -> str:
+    """Return every profile with the quirks that it presets, as they stand in a settings file."""
+    rows = [
+        (f"`{name}`", ", ".join(f"`{key} = {json.dumps(value)}`" for key, value in quirks.items()))
+        for name, quirks in PROFILES.items()
+    ]
+    return _table(("profile", "presets"), ((name, presets or "-") for name, presets in rows))
+
+
 TABLES: dict[str, dict[str, Callable[[], str]]] = {
     "README.md": {"settings": settings_table, "metrics": metrics_table},
     "docs/architecture.md": {
@@ -88,6 +99,7 @@ TABLES: dict[str, dict[str, Callable[[], str]]] = {
         "edge imports": edge_imports,
         "states": states_table,
     },
+    "docs/quirks.md": {"profiles": profiles_table},
 }
 """Which tables stand in which page."""
 

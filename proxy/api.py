@@ -20,7 +20,7 @@ from proxy.relay import Relay
 from proxy.replies import SERVER, error_response
 from proxy.settings import base_url
 from proxy.tunnel import Tunnel, asks_tunnel
-from proxy.uploads import opened
+from proxy.uploads import Upload, opened
 
 _BASE = "/v1"
 _LOOP = 508
@@ -82,7 +82,7 @@ class Api:
             return replace(request, body=body), body
         await _invite(client)
         if endpoint_of(request) not in _STREAMING_UPLOADS:
-            return request, client.content
+            return request, Upload(b"", client.content)
         try:
             form, upload = await opened(client.content, client.headers.get("Content-Type", ""))
         except web.RequestPayloadError:

@@ -72,30 +72,40 @@ class Clocks:
 
 async def patiently(
     work: Coroutine[Any, Any, _T],
-    limit: float,
+    limit: Callable[[], float],
     due: Callable[[], float],
     tick: Callable[[], Awaitable[None]],
+    turn: asyncio.Event | None = None,
 ) -> _T:
     """Await ``work``, calling ``tick`` whenever ``due``. Raises TimeoutError at ``limit``.
 
-    Work that is given up, by the limit or by cancellation, is cancelled, and what it may still
-    have opened is closed.
+    Both are asked anew at each tick, and when ``turn`` is set, if that is to change them. Work
+    that is given up, by the limit or by cancellation, is cancelled, and what it may still have
+    opened is closed.
     """
     loop = asyncio.get_running_loop()
     task = loop.create_task(work)
+    turning = None if turn is None else loop.create_task(turn.wait())
     taken = False
     try:
         while True:
-            until = min(limit, due()) - loop.time()
-            await asyncio.wait({task}, timeout=None if until == math.inf else max(0.0, until))
+            until = min(limit(), due()) - loop.time()
+            waiting = {task} if turning is None or turning.done() else {task, turning}
+            await asyncio.wait(
+                waiting,
+                timeout=None if until == math.inf else max(0.0, until),
+                return_when=asyncio.FIRST_COMPLETED,
+            )
             if task.done():
                 taken = True
                 return task.result()
-            if loop.time() >= limit:
+            if loop.time() >= limit():
                 raise TimeoutError
             if loop.time() >= due():
                 await tick()
     finally:
+        if turning is not None:
+            turning.cancel()
         if not taken:
             # It may even be done: in the very moment in which it was given up.
             task.add_done_callback(_discard)

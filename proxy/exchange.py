@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
@@ -41,22 +41,19 @@ class Exchange:
     down: Downstream
     stream: bool
     """Whether it is a stream that is answered with, as far as that is known."""
+    sent: asyncio.Event
+    """Set once the request is sent, which an upload is not before its end."""
     answer: Answer | None = None
     broken: bool = False
     """Whether the last attempt ended other than by a proper end of its body."""
     unsent: bytes = b""
     """The last events of a complete stream, to be written together with the body's end."""
 
-    @property
-    def is_upload(self) -> bool:
-        """Whether the body streams through, so that nobody knows when it is sent."""
-        return self.request.body is None
-
     def limit(self) -> float:
         """Return when the upstream's silence becomes a fault."""
         grammar = self.session.grammar
         # An upload may take as long as it takes, a stream without an end be silent for ever.
-        forever = self.is_upload if self.answer is None else grammar.open_ended
+        forever = grammar.open_ended if self.answer is not None else not self.sent.is_set()
         if forever or not self.stream:
             return math.inf
         some = self.session.data_events > 0
@@ -64,10 +61,15 @@ class Exchange:
 
     def due(self) -> float:
         """Return when the client must hear something."""
-        sending = self.is_upload and self.answer is None
-        if not self.stream or sending or self.down.collecting:
+        if not self.stream or not self.sent.is_set() or self.down.collecting:
             return math.inf
         return self.clocks.client_due(self.down.last_write if self.down.response else None)
+
+    def body_was_sent(self) -> None:
+        """Let time begin, once."""
+        if not self.sent.is_set():
+            self.clocks.body_was_sent()
+            self.sent.set()
 
     async def tick(self) -> None:
         """Let the client hear something."""
@@ -78,9 +80,12 @@ class Exchange:
         await self.down.open_stream(self.answer, self.record.asked)
         await self.down.write(held)
 
-    async def patiently(self, work: Coroutine[Any, Any, _T], limit: float) -> _T:
+    async def patiently(
+        self, work: Coroutine[Any, Any, _T], limit: Callable[[], float] = lambda: math.inf
+    ) -> _T:
         """Await work that is no read; raises TimeoutError at the limit."""
-        return await patiently(work, limit, self.due, self.tick)
+        turn = None if self.sent.is_set() else self.sent
+        return await patiently(work, limit, self.due, self.tick, turn)
 
     def end(self, fault: Fault | None, *, detail: str = "", stale: bool = False) -> Open | Finish:
         """Tell the session that the attempt is over, return what follows."""
@@ -116,4 +121,8 @@ def exchange_of(
     record = Record(edge, client, request, session, asyncio.get_running_loop().time)
     own = {"Server": SERVER, "x-wholestream-request-id": record.id, **cors}
     down = Downstream(client, own, edge.settings.max_event_bytes)
-    return Exchange(edge, client, request, session, clocks, record, down, request.asks_stream)
+    sent = asyncio.Event()
+    if request.body is not None:
+        sent.set()
+    stream = request.asks_stream
+    return Exchange(edge, client, request, session, clocks, record, down, stream, sent)

@@ -57,7 +57,7 @@ _NEVER_NAMED_AWAY = frozenset(
 )
 """``Connection: authorization`` must not take a key away without anybody noticing."""
 
-_NAME = re.compile(r"[!#$%&'*+\-.^`|~0-9A-Za-z]+")
+_NAME = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _BAD_VALUE = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 
 STREAM_HEADERS = {

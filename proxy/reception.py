@@ -8,7 +8,6 @@ what is asked next.
 from __future__ import annotations
 
 import contextlib
-import math
 import time
 
 from aiohttp import web
@@ -56,7 +55,7 @@ class Reception:
         if x.session.wants_body(answer.status):
             with contextlib.suppress(UpstreamFault):
                 reading = answer.read_head(_ERROR_BODY_BYTES, _ERROR_BODY_S)
-                body = await x.patiently(reading, math.inf)
+                body = await x.patiently(reading)
         end = AttemptEnd(
             Fault.HTTP_STATUS,
             age_s=x.clocks.age_s,
@@ -75,7 +74,7 @@ class Reception:
         x, answer = self._x, self._answer
         coding = answer.headers.get("Content-Encoding", "")
         try:
-            data, kind = await sniffed(lambda: x.patiently(answer.read(), x.limit()), coding)
+            data, kind = await sniffed(lambda: x.patiently(answer.read(), x.limit), coding)
         except UpstreamFault as broken:
             return x.end(broken.fault)
         except TimeoutError:

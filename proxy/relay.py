@@ -7,9 +7,8 @@ response. Decides nothing about streams: that is ``core.session``.
 from __future__ import annotations
 
 import asyncio
-import math
 import random
-from collections.abc import Mapping
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Mapping
 
 from aiohttp import web
 
@@ -41,8 +40,10 @@ class Relay:
     ) -> None:
         """Take a request whose body is read, or is to be streamed on."""
         self._edge = edge
-        self._asker = Asker(edge, client, request, body)
         self._x = exchange_of(edge, client, request, cors)
+        if body is not None and not isinstance(body, bytes):
+            body = _noting(body, self._x.body_was_sent)
+        self._asker = Asker(edge, client, request, body)
         self._kept: list[Answer] = []
         self._task = asyncio.current_task()
         self._aborted = False
@@ -86,7 +87,7 @@ class Relay:
             await self._leave(command)
             wait = command.floor_s + command.spread_s * random.random()  # noqa: S311 - jitter
             if wait:
-                await x.patiently(asyncio.sleep(wait), math.inf)
+                await x.patiently(asyncio.sleep(wait))
             x.record.waited(wait)
             command = await self._attempt(command)
         return await self._finish(command) if isinstance(command, Finish) else command
@@ -108,13 +109,12 @@ class Relay:
         x.record.asked += 1
         opening = self._asker.ask(command, stream=x.stream, fresh=again)
         try:
-            answer = x.answer = await x.patiently(opening, x.limit())
+            answer = x.answer = await x.patiently(opening, x.limit)
         except UpstreamFault as broken:
             return x.end(broken.fault, detail=broken.detail, stale=broken.stale)
         except TimeoutError:
             return x.end(Fault.FIRST_EVENT_TIMEOUT)
-        if x.is_upload:
-            x.clocks.body_was_sent()
+        x.body_was_sent()  # as far as the upstream wanted it
         x.record.answered(answer.headers.get("x-request-id", ""))
         return await Reception(x, answer, command).take()
 
@@ -147,3 +147,10 @@ class Relay:
             x.end(broken.fault)
         finally:
             answer.close()
+
+
+async def _noting(body: AsyncIterable[bytes], sent: Callable[[], None]) -> AsyncIterator[bytes]:
+    """Give a body in its pieces, and note its end."""
+    async for piece in body:
+        yield piece
+    sent()

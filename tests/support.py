@@ -10,7 +10,7 @@ import random
 import re
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -49,8 +49,20 @@ FAMILIES = tuple(_TARGETS)
 
 _FIELDS: dict[str, dict[str, Any]] = {
     "chat-n2": {"n": 2},
+    "images-n2": {"n": 2},
     "responses-background": {"background": True},
 }
+
+_SIDE_DOORS = {
+    "audio-transcription": "/audio/transcriptions",
+    "images-edit": "/images/edits",
+    "other-agents-turn": "/agents/sessions",
+    "other-agents-events": "/agents/sessions/sess_15/events",
+}
+"""Where a stream was asked for, if not at the first door of its family."""
+
+_GOT = {"other-agents-events"}
+"""What is asked for without a body."""
 
 _CANONICAL = re.compile(rb"(?:event: ([^\r\n]+)\n)?data: ([^\r\n]+)\n\n")
 
@@ -63,7 +75,9 @@ def ask(family: str = "chat", *, recovery: bool = True, **fields: Any) -> Reques
 
 def ask_for(stream: str) -> Request:
     """Make the request that one of the invented streams answers."""
-    return ask(stream.partition("-")[0], **_FIELDS.get(stream, {}))
+    asked = ask(stream.partition("-")[0], **_FIELDS.get(stream, {}))
+    asked = replace(asked, target=_SIDE_DOORS.get(stream, asked.target))
+    return replace(asked, method="GET", body=b"") if stream in _GOT else asked
 
 
 def start(

@@ -12,11 +12,12 @@ import re
 import runpy
 import shlex
 import sys
+import tomllib
 from collections.abc import Iterator
 from enum import Enum
 from itertools import dropwhile
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args, get_origin
 
 import pytest
 from prometheus_client import CollectorRegistry
@@ -32,6 +33,8 @@ from proxy.demo.scenarios import SCENARIOS
 from proxy.incidents import IncidentRing
 from proxy.metrics import Metrics
 from proxy.settings import FIELDS, PREFIX, Settings
+from proxy.settings_load import load
+from proxy.settings_quirks import OwnQuirks
 from proxy.version import __version__
 
 ROOT = Path(__file__).parent.parent
@@ -47,6 +50,8 @@ TABLES: dict[str, Any] = runpy.run_path(str(ROOT / "docs" / "tables.py"))
 HOSTS = {
     *("127.0.0.1", "localhost", "wholestream"),
     *("api.openai.com", "your-provider.example", "169.254.169.254"),
+    # Nobody's: what stands before the provider's own name is to be replaced.
+    "your-resource.openai.azure.com",
 }
 """Whose addresses may stand in a page."""
 
@@ -114,24 +119,48 @@ def parse(words: list[str]) -> None:
 
 
 def repairs_in_code() -> set[str]:
-    """Return every repair that is counted anywhere: from the tables, and from the calls."""
+    """Return every repair that is counted anywhere: from the tables, and from where it is named."""
     found = {*REPAIRS, *TEXT_REPAIRS}
     for path in (ROOT / "proxy").rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            match node:
-                case (
-                    ast.Call(
-                        func=ast.Name(id="count") | ast.Attribute(attr="_count" | "repaired"),
-                        args=[ast.Constant(value=str(name))],
-                    )
-                    | ast.Subscript(
-                        value=ast.Attribute(attr="_repairs"), slice=ast.Constant(value=str(name))
-                    )
-                ):
-                    found.add(name)
-                case ast.Assign(targets=[ast.Name(id="_STRIPPED")], value=ast.Dict() as table):
-                    found.update(ast.literal_eval(table).values())
-    return found
+            found |= _repairs_named_by(node)
+    return found - {""}
+
+
+def _repairs_named_by(node: ast.AST) -> set[str]:
+    match node:
+        # What is told the name of a repair, or has places for them.
+        case (
+            ast.Call(
+                func=ast.Name(id="count") | ast.Attribute(attr="_count" | "repaired"),
+                args=[ast.Constant(value=str(name))],
+            )
+            | ast.Call(
+                func=ast.Attribute(attr="labels", value=ast.Attribute(attr="repairs")),
+                args=[_, ast.Constant(value=str(name))],
+            )
+            | ast.Subscript(
+                value=ast.Attribute(attr="_repairs"), slice=ast.Constant(value=str(name))
+            )
+        ):
+            return {name}
+        # What is counted later by whoever reads the name.
+        case ast.Assign(
+            targets=[
+                ast.Name(id="repair" | "added_ending") | ast.Attribute(attr="surplus"),
+            ],
+            value=ast.Constant(value=str(name)),
+        ):
+            return {name}
+        case ast.Assign(targets=[ast.Name(id="_STRIPPED")], value=ast.Dict() as table):
+            return set(ast.literal_eval(table).values())
+        case ast.AugAssign(target=ast.Name(id="changed"), value=value):
+            return {
+                constant.value
+                for constant in ast.walk(value)
+                if isinstance(constant, ast.Constant) and isinstance(constant.value, str)
+            }
+    return set()
 
 
 # --- tables ---------------------------------------------------------------------------------
@@ -193,12 +222,21 @@ def test_a_fault_is_reproduced_by_every_scenario_that_shows_it(fault: Fault) -> 
 
 
 def test_a_repair_is_reproduced_by_every_scenario_that_shows_it() -> None:
-    """What has no scenario has bytes for a script, or a setting."""
+    """What has no scenario has bytes for a script, or a setting that makes one show it.
+
+    A scenario that shows something else first is told where the catalogue says so as well.
+    """
+    labels = {row[1]: spans(row[5]) for row in rows(section("docs/faults.md", "## Catalogue"))[1:]}
+    scenarios = {row[1]: spans(row[6]) for row in rows(section("docs/faults.md", "## Catalogue"))}
     for name, *_, reproduce in rows(section("docs/faults.md", "## Repairs"))[1:]:
         repair = name.strip("`")
         wanted = {s.name for s in SCENARIOS.values() if s.fault == repair}
         told = {span for span in spans(reproduce) if span.startswith("ws-")}
-        assert told == wanted or repair == "dropped_malformed", repair
+        assert wanted <= told, repair
+        also = {
+            name for id_, of in scenarios.items() if repair in labels.get(id_, ()) for name in of
+        }
+        assert told - wanted <= also or repair == "dropped_malformed", repair
         assert told or "script" in reproduce
 
 
@@ -212,6 +250,50 @@ def test_no_scenario_is_made_up(page: Path) -> None:
     """Whatever looks like a scenario is one."""
     found = set(re.findall(r"\bws-[a-z0-9-]*[a-z0-9]", page.read_text(encoding="utf-8")))
     assert found <= set(SCENARIOS)
+
+
+# --- quirks ---------------------------------------------------------------------------------
+
+
+def test_every_quirk_has_its_section() -> None:
+    """In the order of the settings, and with every value that it can have."""
+    page = text_of("docs/quirks.md")
+    told = re.findall(r"^### (.+)$", page, re.MULTILINE)
+    assert told == list(OwnQuirks.model_fields)
+    for name, field in OwnQuirks.model_fields.items():
+        values = get_args(field.annotation) if get_origin(field.annotation) is Literal else ()
+        assert set(values) <= set(spans(section("docs/quirks.md", f"### {name}"))), name
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_every_quirk_that_is_named_is_a_setting(page: Path) -> None:
+    """Wherever it stands, with a value or without."""
+    found = re.findall(r"`(quirks\.[a-z_]+)(?: = ([^`]+))?`", page.read_text(encoding="utf-8"))
+    for name, value in found:
+        assert name in FIELDS
+        if value:
+            given = tomllib.loads(f"value = {value}")["value"]
+            OwnQuirks.model_validate({name.removeprefix("quirks."): given})
+
+
+EXAMPLES = [
+    pytest.param(body, id=f"{name_of(page)}-{number}")
+    for page in PAGES
+    for number, (kind, body) in enumerate(_FENCE.findall(page.read_text(encoding="utf-8")))
+    if kind == "toml"
+]
+
+
+@pytest.mark.parametrize("example", EXAMPLES)
+def test_every_example_of_a_file_loads(
+    example: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No key of it is unknown and no value is wrong."""
+    for variable in re.findall(r'api_key_env = "([A-Z_]+)"', example):
+        monkeypatch.setenv(variable, "sk-example")
+    file = tmp_path / "wholestream.toml"
+    file.write_text(example, encoding="utf-8")
+    load({}, str(file))
 
 
 # --- transcripts ----------------------------------------------------------------------------

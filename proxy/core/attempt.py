@@ -127,7 +127,7 @@ class Attempt(Judgement):
                 break
         whole = bool(events) and self.grammar.whole(clean=True)
         self.fault = self.fault or (None if self.terminal or whole else Fault.CLEAN_EOF)
-        if self.fault is not None and self.grammar.reads_again:
+        if self.fault is not None and self.grammar.reads_again and not self.withheld:
             # All of it is known before any of it is given: another attempt leaves no trace.
             self.error_event = None
             return []

@@ -9,11 +9,20 @@ from __future__ import annotations
 from proxy.core.attempt import Attempt
 from proxy.core.commands import Finish, http_reply, own_error
 from proxy.core.course import Failure
-from proxy.core.errors import Reply, UpstreamError, read_error, reply_of
+from proxy.core.errors import (
+    STREAM_INCOMPLETE,
+    Reply,
+    UpstreamError,
+    error_reply,
+    read_error,
+    reply_of,
+)
 from proxy.core.fault import Fault
 from proxy.core.grammars import Grammar
 from proxy.core.journal import Journal
 from proxy.core.sse import EventSplitter
+
+_NOT_ONE = "The upstream's stream was complete, but does not add up to an answer in one piece."
 
 
 def in_stream(failure: Failure, attempt: Attempt, journal: Journal) -> Finish:
@@ -40,7 +49,11 @@ def in_one_piece(grammar: Grammar, body: bytes, *, failed: bool) -> Reply:
     events = EventSplitter(len(body) + 1, lambda _repair: None).feed(body)
     if failed:
         return reply_of(read_error(events[-1].data))
-    return Reply(200, grammar.fold(events))
+    try:
+        whole = grammar.fold(events)
+    except RecursionError:
+        whole = b""  # nested too deeply to be added up
+    return Reply(200, whole) if whole else error_reply(502, STREAM_INCOMPLETE, _NOT_ONE)
 
 
 def by_status(failure: Failure) -> Finish:

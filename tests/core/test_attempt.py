@@ -199,9 +199,9 @@ def test_a_document_whose_body_was_cut_tells_nothing() -> None:
 
 
 def test_a_document_that_failed_is_an_error_of_the_upstream() -> None:
-    """What it holds is told up to there."""
+    """Nothing of it is given: it is known whole before its first event is told."""
     attempt, events = document(finished("failed"))
-    assert [event.name for event in events] == [b"response.created"]
+    assert (events, attempt.error_event) == ([], None)
     assert attempt.name_fault(CLEAN) is Fault.IN_STREAM_ERROR
     assert attempt.grammar.error is not None
 

@@ -143,6 +143,26 @@ def test_a_legacy_completion_is_one_chunk_a_choice() -> None:
     ]
 
 
+def test_the_role_is_the_servers_own() -> None:
+    """Whatever it is called."""
+    assert deltas(completion({"role": "model", "content": ""}))[0]["role"] == "model"
+
+
+@pytest.mark.parametrize(
+    ("choice", "kind"),
+    [
+        ({"text": "a"}, "chat.completion"),
+        ({"text": "a", "message": said("a")}, "chat.completion.chunk"),
+        ({"finish_reason": "stop"}, "chat.completion.chunk"),
+    ],
+    ids=str,
+)
+def test_what_has_a_text_and_no_message_is_a_legacy_completion(choice: Any, kind: str) -> None:
+    """It keeps its name; all else becomes chunks."""
+    chunks = unroll({**HEAD, "choices": [choice]}, usage=False)
+    assert {one["object"] for one in chunks} == {kind}
+
+
 @pytest.mark.parametrize("message", [None, "text", 5, {}, {"role": None}, {"role": ""}])
 def test_a_message_of_no_known_shape_has_an_opening_and_an_end(message: Any) -> None:
     """Whoever speaks here is the assistant."""
@@ -178,7 +198,7 @@ def spoken(*parts: Any) -> Any:
 
 def test_texts_add_up_and_what_is_said_once_is_said_once() -> None:
     """A role in every chunk is still one role (OpenRouter, Snowflake)."""
-    first = {"role": "assistant", "content": "", "refusal": None}
+    first = {"role": "", "content": "", "refusal": None}
     more = [{"role": "assistant", "content": text} for text in ("Ah", "oy")]
     assert spoken(first, *more) == {"role": "assistant", "content": "Ahoy", "refusal": None}
 
@@ -235,6 +255,8 @@ def test_objects_in_a_delta_add_up() -> None:
 def test_of_what_does_not_add_up_the_last_word_counts() -> None:
     """Numbers, flags, and the choice's own fields; an empty word is none."""
     assert spoken({"x": 1}, {"x": 2}, {"x": None})["x"] == 2
+    for first, last in ((1, [2]), ("a", 1), ("a", {"b": 1}), ({"b": 1}, "a"), ({"b": 1}, [2])):
+        assert spoken({"x": first}, {"x": last})["x"] == last
     choice = folded({"native": "stop"}, {"native": "stop"}, {"native": None})
     assert choice["native"] == "stop"
 
@@ -242,7 +264,7 @@ def test_of_what_does_not_add_up_the_last_word_counts() -> None:
 def test_what_azure_says_of_every_chunk_is_said_once() -> None:
     """A severity is a word, not a text that grows."""
     safe = {"hate": {"severity": "safe"}}
-    parts = [{"content_filter_results": part} for part in ({}, safe, safe, {}, {"self_harm": 1})]
+    parts = [{"content_filter_results": part} for part in ({}, safe, None, safe, {"self_harm": 1})]
     assert folded(*parts)["content_filter_results"] == {**safe, "self_harm": 1}
 
 
@@ -285,6 +307,7 @@ def test_choices_are_in_the_order_of_their_numbers() -> None:
 def test_a_choice_that_never_finished_says_so() -> None:
     """No end is invented."""
     assert fold([chunk(content="a")])["choices"][0]["finish_reason"] is None
+    assert folded({"delta": {"content": "a"}})["finish_reason"] is None
 
 
 def test_chunks_that_are_none_are_left_out() -> None:
@@ -418,3 +441,27 @@ def test_texts_cut_anywhere_add_up(texts: list[str], arguments: list[str]) -> No
     message = spoken(*parts)
     assert message["content"] == "".join(texts)
     assert message["tool_calls"] == [{"function": {"arguments": "".join(arguments)}}]
+
+
+ANY_KEY = st.sampled_from(
+    [
+        *("choices", "message", "delta", "content", "tool_calls", "index", "object", "usage"),
+        *("text", "logprobs", "finish_reason", "role", "function", "id"),
+    ]
+)
+ANY_JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | TEXTS,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(ANY_KEY, inner, max_size=5),
+    max_leaves=15,
+)
+ANY_CHOICES = st.lists(st.dictionaries(ANY_KEY, ANY_JSON, max_size=5), max_size=3)
+ANY_ANSWER = st.dictionaries(ANY_KEY, ANY_JSON, max_size=4)
+
+
+@given(st.lists(st.tuples(ANY_ANSWER, ANY_CHOICES), max_size=4))
+def test_no_shape_makes_either_way_raise(parts: list[tuple[dict[str, Any], Any]]) -> None:
+    """Input never raises."""
+    answers = [{**answer, "choices": choices} for answer, choices in parts]
+    for answer in answers:
+        json.dumps(unroll(answer, usage=True))
+    json.dumps(fold(json.loads(json.dumps(answers))))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pytest
 from support import raw
@@ -11,9 +12,12 @@ from proxy.core.errors import (
     UpstreamError,
     dumps,
     error_reply,
+    plain_error,
     read_error,
     reply_of,
     retryable_status,
+    status_told,
+    told_error,
 )
 
 # The forms met in the field, each with what it must be read as.
@@ -249,3 +253,87 @@ def test_an_error_told_inside_a_stream_becomes_the_reply_it_should_have_been(
     assert (reply.status, reply.retry_after_s, reply.should_retry) == (status, after, False)
     assert json.loads(reply.body)["error"]["code"] == code
     assert reply_of(read_error(data), should_retry=True).should_retry
+
+
+# --- errors that are no JSON, or stand where an answer should ---
+
+
+@pytest.mark.parametrize(
+    ("data", "message", "status", "transient"),
+    [
+        (b"error: out of memory", "out of memory", 502, True),
+        (b"Error:x", "x", 502, True),
+        (b" \n ERROR : two\nlines ", "two\nlines ", 502, True),
+        (b"error: quota exceeded", "quota exceeded", 429, False),
+        (b"error: \xff", "\ufffd", 502, True),
+        (b"error: error: x", "error: x", 502, True),
+    ],
+)
+def test_an_error_in_plain_text_has_its_words_as_the_message(
+    data: bytes,
+    message: str,
+    status: int,
+    transient: bool,  # noqa: FBT001 - the expectation
+) -> None:
+    """lucasjinreal/Crane#121; nothing else is known of it."""
+    error = plain_error(data)
+    assert error is not None
+    assert (error.message, error.code, error.type) == (message, None, "upstream_error")
+    assert (error.status, error.transient) == (status, transient)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        *(b"", b"error", b"error:", b"error:  ", b"errors: x", b"an error: x", b"error x"),
+        *(b'{"error": "x"}', b'"error: x"', b"Error 500: x", b"errorx: y"),
+    ],
+)
+def test_any_other_text_is_no_plain_error(data: bytes) -> None:
+    """JSON has its own forms."""
+    assert plain_error(data) is None
+
+
+@pytest.mark.parametrize(
+    ("page", "status"),
+    [
+        (b"<h1>502 Bad Gateway</h1>", "502 Bad Gateway"),
+        (b"<title>503 Service Temporarily Unavailable</title>", "503 Service Unavailable"),
+        (b"<p>Error 404</p><p>500</p>", "404 Not Found"),
+        (b"<html>\n429", "429 Too Many Requests"),
+        (b"<p>Error 599</p>", "599"),
+        (b"<p>HTTP/1.1 200 OK</p>", ""),
+        (b"<p>5020 5.02 x502x 302</p>", ""),
+        (b"<p>Dear jane@example.com</p>", ""),
+        (b"", ""),
+        (b"<p>" + b" " * 5000 + b"502", ""),
+        (b"\xff\xfe 504", "504 Gateway Timeout"),
+    ],
+)
+def test_of_a_page_its_status_is_told_and_nothing_else(page: bytes, status: str) -> None:
+    """What it quotes may be anybody's."""
+    assert status_told(page) == status
+
+
+@pytest.mark.parametrize(
+    ("found", "is_error"),
+    [
+        ({"error": {"message": "m"}}, True),
+        ({"error": "m"}, True),
+        ({"type": "error", "message": "m"}, True),
+        ({"object": "error", "message": "m"}, True),
+        ({"error": None}, False),
+        ({"error": {}}, False),
+        ({"error": ""}, False),
+        ({"type": "errors", "object": "chat.completion"}, False),
+        ({"type": ["error"], "object": {"error": 1}}, False),
+        ({}, False),
+    ],
+    ids=str,
+)
+def test_an_object_says_by_its_fields_whether_it_is_an_error(
+    found: dict[str, Any],
+    is_error: bool,  # noqa: FBT001 - the expectation
+) -> None:
+    """Whatever it stands in the place of (TGI#1896)."""
+    assert told_error(found) is is_error

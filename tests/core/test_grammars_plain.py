@@ -63,6 +63,32 @@ def test_a_path_belongs_to_its_family(target: str, endpoint: str) -> None:
     assert endpoint in GRAMMARS
 
 
+@pytest.mark.parametrize(
+    ("target", "endpoint"),
+    [
+        ("/openai/deployments/gpt-4o/chat/completions?api-version=2024-10-21", "chat_completions"),
+        ("/openai/deployments/d/completions", "completions"),
+        ("/openai/deployments/chat/completions/images/generations", "images"),
+        ("/openai/deployments/d/audio/transcriptions/", "audio"),
+        ("/openai/v1/responses", "responses"),
+        ("/openai/v1/responses/resp_1?stream=true", "responses"),
+        ("/openai/responses", "responses"),
+        ("/openai/threads/t_1/runs", "threads"),
+        ("/gateway/openai/v1/chat/completions", "chat_completions"),
+        ("/openai/v1/chat/completions/c_1", "other"),
+        ("/openai/v1/models", "other"),
+        ("/openai/deployments/gpt-4o", "other"),
+        ("/openai", "other"),
+        ("/openaix/v1/models", "other"),
+        ("/", "other"),
+    ],
+)
+def test_a_path_that_is_the_upstreams_own_belongs_to_its_family(target: str, endpoint: str) -> None:
+    """Azure puts a deployment in front; a path below the base URL is never read so."""
+    assert endpoint_of(Request("POST", target, own_path=True)) == endpoint
+    assert endpoint_of(Request("POST", target)) == "other"
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 def test_each_request_gets_its_own_grammar(family: str) -> None:
     """Two attempts share nothing."""

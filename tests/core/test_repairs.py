@@ -287,6 +287,34 @@ def test_a_wrapped_comment_never_takes_an_event_with_it() -> None:
     assert Mended(body).fault is Fault.MALFORMED_EVENT
 
 
+# --- zeros ---
+
+
+@pytest.mark.parametrize(
+    "data", [b'\0{"a":1}', b'{"a":1}\0\0', b'\0\0{"a":1}\0', b'\0{"a":"\\u0000"}']
+)
+def test_zeros_around_json_are_taken_off(data: bytes) -> None:
+    """They are no part of it."""
+    mended = Mended(sse(data))
+    assert (mended.data, mended.repairs) == ([data.strip(b"\0")], {"dropped_nul": 1})
+
+
+def test_zeros_around_the_end_mark_are_taken_off() -> None:
+    """It is judged again after the repair."""
+    mended = Mended(sse(chunk(content="x"), b"\0[DONE]\0"), "chat")
+    assert (mended.data[-1], mended.repairs) == (b"[DONE]", {"dropped_nul": 1})
+
+
+@pytest.mark.parametrize(
+    "data",
+    [b"\0", b"\0\0\0", b'{"a":"x\0y"}', b'{"a":\0 1}', b"\0hello", b"DO\0NE", b'{"a":"\0\x01"}'],
+)
+def test_zeros_anywhere_else_cannot_be_mended(data: bytes) -> None:
+    """Something is missing there, and nobody knows what."""
+    mended = Mended(sse(data))
+    assert (mended.fault, mended.repairs) == (Fault.MALFORMED_EVENT, {})
+
+
 # --- forms of [DONE] ---
 
 
@@ -334,10 +362,27 @@ def test_malformed_events_may_be_skipped() -> None:
     assert (mended.fault, mended.repairs) == (None, {"dropped_malformed": 1})
 
 
+def test_what_a_repair_could_not_look_into_is_judged_again() -> None:
+    """At some depth the decoder gives up in the repair, and finds the fault one call higher up."""
+    for depth in range(800, 1000):
+        nest = b'{"a":' + b"[" * depth + b"]" * depth + b" x}"
+        attempt = Attempt(ask("other"), Policy(), list[str]().append)
+        events = attempt.feed(sse(b"data: " + nest))
+        # Where no decoder can look it is enough that all is closed that was opened.
+        fine = not events and attempt.fault is Fault.MALFORMED_EVENT
+        assert fine or [event.data for event in events] == [nest]
+
+
 @pytest.mark.parametrize(
     "flood",
-    [b"data:" * 1_000_000, b'"' + b'\\"' * 200_000, b'{"a":1}' * 50_000 + b"x", b'{"\n' * 50_000],
-    ids=["prefixes", "quotes", "objects", "lines"],
+    [
+        b"data:" * 1_000_000,
+        b'"' + b'\\"' * 200_000,
+        b'{"a":1}' * 50_000 + b"x",
+        b'{"\n' * 50_000,
+        b"\0" * 1_000_000,
+    ],
+    ids=["prefixes", "quotes", "objects", "lines", "zeros"],
 )
 def test_a_flood_is_judged_in_one_pass(flood: bytes) -> None:
     """A repair that began anew at each of them would keep the whole process busy for minutes."""

@@ -181,3 +181,118 @@ def test_only_an_upload_cannot_be_repeated() -> None:
 def test_only_a_post_or_a_get_asks_for_a_stream(method: str) -> None:
     """The answer to a HEAD has no body to frame."""
     assert not Request(method, "/chat/completions", b'{"stream":true}').asks_stream
+
+
+# --- uploads, of which some fields are known ---
+
+
+def upload(**form: str) -> Request:
+    """Make an upload that said so much before its files."""
+    return Request("POST", "/audio/transcriptions", None, form=form)
+
+
+@pytest.mark.parametrize(
+    ("form", "asked"),
+    [
+        ({"stream": "true"}, True),
+        ({"stream": "false"}, False),
+        ({"stream": "True"}, False),
+        ({"stream": "1"}, False),
+        ({"stream": ""}, False),
+        ({"stream_format": "sse"}, True),
+        ({"stream_format": "audio"}, False),
+        ({"model": "stream=true"}, False),
+        ({}, False),
+    ],
+    ids=str,
+)
+def test_an_upload_asks_for_a_stream_in_its_form(
+    form: dict[str, str],
+    asked: bool,  # noqa: FBT001 - the expectation
+) -> None:
+    """A form has no types: the word is what the SDKs write."""
+    assert upload(**form).asks_stream is asked
+    assert not Request("POST", "/x", None).asks_stream
+    assert not Request("PUT", "/x", None, form=form).asks_stream
+
+
+@pytest.mark.parametrize(
+    ("n", "choices"),
+    [
+        *(("1", 1), ("4", 4), ("128", 128), ("129", 1), ("0", 1), ("-2", 1), ("2.0", 1), ("", 1)),
+        *(("\u0663", 3), ("9" * 5000, 1), ("two", 1)),
+    ],
+)
+def test_the_number_of_choices_of_an_upload_is_a_text(n: str, choices: int) -> None:
+    """Believed as far as one in JSON is."""
+    assert upload(n=n).choices == choices
+    assert upload(n=n).choices_known
+
+
+def test_what_an_upload_did_not_say_before_its_files_is_not_known() -> None:
+    """It may come behind them."""
+    assert not upload(stream="true").choices_known
+    assert not Request("POST", "/x", None).choices_known
+    assert post(b"{}").choices_known
+    assert upload().choices == 1
+
+
+def test_an_upload_has_a_model_and_nothing_that_decides_about_recovery() -> None:
+    """It is never repeated, so a text that looks like a number or a truth is none."""
+    request = upload(model="whisper-1", temperature="0", seed="1", background="true")
+    assert request.model == "whisper-1"
+    assert not request.deterministic
+    assert not request.background
+    assert not request.replayable
+    assert request.asking("other") is request
+
+
+# --- other ways to ask ---
+
+
+@pytest.mark.parametrize(
+    ("method", "target", "asked"),
+    [
+        ("GET", "/agents/sessions/as_1/events", True),
+        ("GET", "/agents/sessions/as_1/events/?after=2", True),
+        ("GET", "/agents/sessions/as_1/events?stream=false", True),
+        ("GET", "/agents/sessions/as_1", False),
+        ("GET", "/agents/sessions/as_1/events/e_1", False),
+        ("GET", "/agents/sessions//events", False),
+        ("GET", "/x/agents/sessions/as_1/events", False),
+        ("POST", "/agents/sessions/as_1/events", False),
+        ("HEAD", "/agents/sessions/as_1/events", False),
+    ],
+)
+def test_the_events_of_a_session_are_always_a_stream(
+    method: str,
+    target: str,
+    asked: bool,  # noqa: FBT001 - the expectation
+) -> None:
+    """They have no other form."""
+    assert Request(method, target).asks_stream is asked
+
+
+@pytest.mark.parametrize(
+    ("target", "legacy"),
+    [
+        ("/chat/completions", False),
+        ("/chat/completions/?x=/completions", False),
+        ("/openai/deployments/d/chat/completions", False),
+        ("/completions", True),
+        ("/openai/deployments/d/completions/", True),
+    ],
+)
+def test_a_completion_of_text_is_told_from_a_chat(
+    target: str,
+    legacy: bool,  # noqa: FBT001 - the expectation
+) -> None:
+    """Their chunks differ."""
+    assert post(b"", target).is_legacy is legacy
+
+
+def test_another_body_or_model_leaves_the_path_the_upstreams_own() -> None:
+    """It is still not below the base URL."""
+    request = Request("POST", "/openai/v1/responses", b'{"model":"m"}', own_path=True)
+    assert request.asking("other").own_path
+    assert request.saying({}).own_path

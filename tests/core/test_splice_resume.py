@@ -422,3 +422,19 @@ def test_a_clean_end_without_a_terminal_event_is_resumed_as_well() -> None:
     for events in range(1, EVENTS):
         made = resumed((BACKGROUND.body[: until(events)], CLEAN), tail(events))
         assert made.out == BACKGROUND.body
+
+
+def test_a_path_that_is_the_upstreams_own_stays_its_own() -> None:
+    """Azure's: neither the re-attachment nor the poll goes below the base URL."""
+    target = "/openai/v1/responses?api-version=preview"
+    request = Request("POST", target, BACKGROUND.request.body, own_path=True)
+    cut = broken(BACKGROUND.body, until(4))
+    made = run(request, POLICY, cut, (None, CLOSED), document())
+    assert [command.request.own_path for command in made.opens] == [True, True]
+    assert cursors(made) == [
+        "/openai/v1/responses/resp_1?api-version=preview&stream=true&starting_after=3",
+        "/openai/v1/responses/resp_1?api-version=preview",
+    ]
+    assert made.outcome == "recovered"
+    plain = run(BACKGROUND.request, POLICY, broken(BACKGROUND.body, until(4)), tail(4))
+    assert not plain.opens[0].request.own_path

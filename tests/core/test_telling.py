@@ -5,16 +5,18 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from support import HI, ask, payloads, sse, told
+from support import HI, ask, lifecycle, payloads, sse, told
 
 from proxy.core.attempt import Attempt
 from proxy.core.commands import Finish, shutdown_error
 from proxy.core.course import Cause, Failure
 from proxy.core.errors import UpstreamError, read_error
 from proxy.core.fault import AttemptEnd, Fault, Phase
+from proxy.core.grammars.chat import ChatGrammar
 from proxy.core.journal import Journal
 from proxy.core.policy import Policy
-from proxy.core.telling import by_status, in_stream, last_words
+from proxy.core.sse import Event
+from proxy.core.telling import by_status, in_one_piece, in_stream, last_words
 
 NATIVE = sse({"error": {"message": "gone", "code": "server_error"}})
 
@@ -124,3 +126,67 @@ def test_a_reason_of_the_proxys_own_is_told_whatever_the_upstream_said() -> None
     body = last_words(shutdown_error(), broken(NATIVE), behind(HI))
     (event,) = payloads(body)
     assert event["error"]["message"] == shutdown_error().message
+
+
+def broken_response(*payloads: Any) -> tuple[Attempt, list[str]]:
+    """Return an attempt at a response that read so much, and what was counted of it."""
+    counted: list[str] = []
+    attempt = Attempt(ask("responses"), Policy(), counted.append)
+    attempt.feed(sse(*payloads))
+    return attempt, counted
+
+
+@pytest.mark.parametrize(
+    ("told_by", "last", "fault", "counted"),
+    [
+        ({"type": "error", "message": "m"}, True, Fault.IN_STREAM_ERROR, 1),
+        ({"type": "error", "message": "m"}, False, Fault.IN_STREAM_ERROR, 0),
+        ({"type": "error", "message": "m"}, True, Fault.RESET, 0),
+        (lifecycle("failed", 0, error={"message": "m"}), True, Fault.IN_STREAM_ERROR, 0),
+    ],
+    ids=["error", "an earlier one", "a cut", "response.failed"],
+)
+def test_an_ending_is_counted_where_the_upstream_told_only_the_error(
+    told_by: Any,
+    last: bool,  # noqa: FBT001 - a parameter
+    fault: Fault,
+    counted: int,
+) -> None:
+    """Once, and only where it is the upstream's error that is told, in a form not its own."""
+    attempt, repairs = broken_response(told_by)
+    cause = failure(fault, attempt.grammar.error, last=last)
+    end = in_stream(cause, attempt, behind())
+    assert payloads(end.body)[-1]["type"] == "response.failed"
+    assert repairs == ["added_response_failed"] * counted
+
+
+def test_no_ending_is_added_to_a_chat() -> None:
+    """Its one error event is all there is."""
+    attempt = broken(sse({"error": "gone"}))
+    attempt.translated()
+    assert attempt.grammar.added_ending == ""
+
+
+def test_a_status_adds_no_ending() -> None:
+    """Nothing of a stream is out."""
+    attempt, repairs = broken_response({"type": "error", "message": "m"})
+    by_status(failure(Fault.IN_STREAM_ERROR, attempt.grammar.error))
+    assert repairs == []
+
+
+# --- one object in place of a stream ---
+
+
+class Bottomless(ChatGrammar):
+    """Adds up what nests deeper than Python calls itself; its JSON decoder may, since 3.12."""
+
+    def fold(self, events: list[Event]) -> bytes:
+        """Do as Python does."""
+        return self.fold(events)
+
+
+def test_a_stream_that_cannot_be_added_up_is_an_error() -> None:
+    """Input never raises."""
+    reply = in_one_piece(Bottomless(ask()), sse(HI), failed=False)
+    assert reply.status == 502
+    assert b"does not add up" in reply.body

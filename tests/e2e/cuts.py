@@ -11,8 +11,10 @@ from functools import cached_property
 from itertools import accumulate, pairwise
 from typing import Literal, TypeAlias
 
-from proxy.demo.answers import Answer, Asked, Piece, Raw, sse
-from proxy.demo.bodies import Stream, stream_for
+from e2e.doors import Door
+from e2e.wire import Pairs, Reply
+from proxy.demo.answers import Answer, Piece, Raw, sse
+from proxy.demo.bodies import Stream
 
 Way: TypeAlias = Literal["fin", "reset", "clean", "close"]
 WAYS: tuple[Way, ...] = ("fin", "reset", "clean", "close")
@@ -25,30 +27,30 @@ Incident: TypeAlias = tuple[str, str, str]
 class Cut:
     """The first attempt is cut after ``at`` bytes of body; the second one is whole."""
 
-    endpoint: str
+    door: Door
     way: Way
     at: int
     text: str
 
     @property
     def name(self) -> str:
-        """The model asked for. All have one length, so that all bodies have."""
-        return f"cut-{self.endpoint[:4]}-{len(self.text):02}-{self.way:_<5}-{self.at:05}"
-
-    @cached_property
-    def asked(self) -> Asked:
-        """What the upstream is asked."""
-        return Asked(self.endpoint, self.name)
+        """The model asked for. All of a door have one length, so that all bodies have."""
+        door = self.door.name.replace(", ", "-").replace(" ", "-")
+        return f"cut-{door}-{len(self.text):02}-{self.way:_<5}-{self.at:05}"
 
     @cached_property
     def first(self) -> Stream:
         """The stream that is cut."""
-        return stream_for(self.asked, 1, self.text)
+        return self.door.stream(self.name, 1, self.text)
 
     @cached_property
     def second(self) -> bytes:
         """The body of the second attempt."""
-        return b"".join(stream_for(self.asked, 2, self.text).events)
+        return b"".join(self.door.stream(self.name, 2, self.text).events)
+
+    async def ask(self, port: int, headers: Pairs) -> Reply:
+        """Ask for it."""
+        return await self.door.ask(port, self.name, headers)
 
     @cached_property
     def ends(self) -> list[int]:
@@ -72,7 +74,7 @@ class Cut:
             cut = sse(*pieces, end="fin", framing="close")
         else:
             cut = sse(*pieces, end=self.way)
-        return [cut, sse(*stream_for(self.asked, 2, self.text).events)]
+        return [cut, sse(self.second)]
 
     # --- what must come of it -----------------------------------------------------------
 
@@ -85,11 +87,11 @@ class Cut:
     def usable(self) -> int:
         """How many events can be used: whole ones, and the one that lacks only line ends.
 
-        After a broken connection that one is used only if it ends the stream.
+        After a broken connection that one is used only if it is known to end the stream.
         """
         count = sum(end <= self.at for end in self.ends)
         begun = count < len(self.ends) and self.at > ([0, *self.ends][count])
-        last = count == len(self.ends) - 1
+        last = count == len(self.ends) - 1 and self.door.terminal
         if begun and self.at >= self.ends[count] - 2 and (last or not self.broken):
             return count + 1
         return count
@@ -104,25 +106,27 @@ class Cut:
     @property
     def content(self) -> bool:
         """Whether any content can be given."""
-        return self.usable > len(self.first.opening)
+        return self.usable > (len(self.first.opening) if self.door.opens else 0)
 
     @property
     def whole(self) -> bool:
-        """Whether the answer is complete: by its terminal event, or by its finish reason."""
-        finish = len(self.first.events) - (1 if self.endpoint == "responses" else 2)
-        return self.usable > finish
+        """Whether the answer is complete: by its terminal event, or by what is enough without."""
+        enough = self.usable >= len(self.ends) - self.door.spare
+        if self.door.terminal:
+            return enough
+        return not self.broken and not self._partial and (enough or self.door.open_ended)
 
     @property
     def incidents(self) -> list[Incident]:
         """The one incident that must be counted, or none."""
-        if self.usable == len(self.ends):
+        if self.usable == len(self.ends) and self.door.terminal:
             outcome, phase = "swallowed", "after_terminal"
         elif self.whole:
             outcome, phase = "repaired", "after_terminal"
         elif self.content:
             outcome, phase = "surfaced", "mid_content"
         else:
-            outcome, phase = "restarted", "before_content"
+            outcome, phase = "restarted" if self.door.again else "surfaced", "before_content"
         if self.whole and not self.broken and not self._partial:
             return []
         return [(self._fault, phase, outcome)]

@@ -28,28 +28,35 @@ class Notes:
     error: Exception | None = None
 
     def chat(self, chunk: Any) -> None:
-        """Take a chunk of a chat."""
+        """Take a chunk of a chat, as a careful application does: some servers send no delta."""
         self.identities.add(chunk.id)
         for choice in chunk.choices:
+            self.finished |= bool(choice.finish_reason)
+            if choice.delta is None:
+                continue
             self.text += choice.delta.content or ""
             for tool in choice.delta.tool_calls or ():
                 self.text += (tool.function and tool.function.arguments) or ""
-            self.finished |= bool(choice.finish_reason)
 
     def chat_event(self, event: Any) -> None:
-        """Take an event of the chat helper."""
-        if event.type == "chunk":
+        """Take an event of the chat helper, or the completion that it has in the end."""
+        if not hasattr(event, "type"):
+            self.finished &= bool(event.choices[0].finish_reason)
+        elif event.type == "chunk":
             self.chat(event.chunk)
 
     def completion(self, chunk: Any) -> None:
-        """Take a chunk of a legacy completion."""
+        """Take a chunk of a legacy completion; its text may be null as well."""
         self.identities.add(chunk.id)
         for choice in chunk.choices:
-            self.text += choice.text
+            self.text += choice.text or ""
             self.finished |= bool(choice.finish_reason)
 
     def response(self, event: Any) -> None:
-        """Take an event of a response."""
+        """Take an event of a response, or the response that the helper has in the end."""
+        if not hasattr(event, "type"):
+            self.finished &= event.status == "completed"
+            return
         if event.type == "response.output_text.delta":
             self.text += event.delta
         if event.type.startswith("response.") and hasattr(event, "response"):
@@ -118,7 +125,7 @@ def _chat(client: Any, model: str) -> Iterator[Any]:
 def _chat_helper(client: Any, model: str) -> Iterator[Any]:
     with client.chat.completions.stream(model=model, messages=_messages()) as stream:
         yield from stream
-        assert stream.get_final_completion().choices[0].finish_reason
+        yield stream.get_final_completion()
 
 
 def _completion(client: Any, model: str) -> Iterator[Any]:
@@ -132,7 +139,7 @@ def _response(client: Any, model: str) -> Iterator[Any]:
 def _response_helper(client: Any, model: str) -> Iterator[Any]:
     with client.responses.stream(model=model, input=PROMPT) as stream:
         yield from stream
-        assert stream.get_final_response().status == "completed"
+        yield stream.get_final_response()
 
 
 async def _chat_async(client: Any, model: str) -> AsyncIterator[Any]:
@@ -145,7 +152,7 @@ async def _chat_helper_async(client: Any, model: str) -> AsyncIterator[Any]:
     async with client.chat.completions.stream(model=model, messages=_messages()) as stream:
         async for event in stream:
             yield event
-        assert (await stream.get_final_completion()).choices[0].finish_reason
+        yield await stream.get_final_completion()
 
 
 async def _completion_async(client: Any, model: str) -> AsyncIterator[Any]:
@@ -162,7 +169,7 @@ async def _response_helper_async(client: Any, model: str) -> AsyncIterator[Any]:
     async with client.responses.stream(model=model, input=PROMPT) as stream:
         async for event in stream:
             yield event
-        assert (await stream.get_final_response()).status == "completed"
+        yield await stream.get_final_response()
 
 
 READERS: dict[str, tuple[str, Read]] = {

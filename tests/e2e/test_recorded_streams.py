@@ -1,17 +1,23 @@
-"""Real recorded streams, and invented ones, go through unchanged and are counted once."""
+"""Real recorded streams, and invented ones, go through unchanged and are counted once.
+
+With the default settings, and again under the profile of the server that they were recorded of,
+asked for at that server's own paths.
+"""
 
 from __future__ import annotations
 
 import json
 import random
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
-from support import DONE, RECORDED, STREAMS, cut_at, whole_events
+from support import DONE, RECORDED, STREAMS, ask_for, cut_at, whole_events
 
 from e2e.child import Metrics, Proxy, idle
+from e2e.conftest import Starter
 from e2e.wire import PATHS, Pairs, Reply, call, check_complete, check_failed
 from proxy.demo.answers import sse
 from proxy.demo.upstream import MisbehavingUpstream
@@ -22,7 +28,27 @@ SMALL = 8_000
 FAILED = {"compat-groq-error", "compat-openrouter-error"}
 """Recordings that end with the upstream's own error."""
 
-TEXT_PATHS = {"chat/completions": "chat_completions", "completions": "completions"}
+_ENDPOINTS = {
+    "chat/completions": "chat_completions",
+    "completions": "completions",
+    "responses": "responses",
+    "threads": "threads",
+    "chat": "other",
+}
+"""By what a path goes on with, behind what is each server's own."""
+
+_PATH = re.compile(r"(.*?)/((chat/completions|completions|responses|threads|chat)(?:[/?].*)?)")
+
+PROFILES = {
+    **dict.fromkeys(("assistants", "chat", "completions", "responses"), "openai"),
+    "chat-azure": "azure",
+    "compat-deepseek": "deepseek",
+    "compat-groq": "groq",
+    "compat-mistral": "mistral",
+    "compat-openrouter": "openrouter",
+    "compat-vllm": "vllm",
+}
+"""By the first words of a recording's name; no others have a profile."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +61,15 @@ class Recording:
     target: str
     method: str
     fields: dict[str, Any]
+    base: str = "/v1"
+    """What a server has in front of its paths, which an application does not say."""
+
+    @property
+    def profile(self) -> str:
+        """The profile of the server that it was recorded of."""
+        words = self.name.split("-")
+        names = ("-".join(words[:count]) for count in (2, 1))
+        return next((PROFILES[name] for name in names if name in PROFILES), "any")
 
     @property
     def request(self) -> bytes | None:
@@ -48,7 +83,7 @@ class Recording:
         events = [(name, data) for name, data in blocks if data]
         if self.endpoint == "responses" or self.name in FAILED:
             events = [event for event in events if event[1] != b"[DONE]"]
-        elif self.endpoint in TEXT_PATHS.values() and events[-1][1] != b"[DONE]":
+        elif self.endpoint in {"chat_completions", "completions"} and events[-1][1] != b"[DONE]":
             events.append((b"", b"[DONE]"))
         return events
 
@@ -65,35 +100,33 @@ def _fields_of(block: bytes) -> tuple[bytes, bytes]:
 
 def _real(path: Path) -> Recording:
     request = json.loads(path.with_suffix(".json").read_text("utf-8"))["request"]
-    whole, _, query = request["path"].partition("?")
-    fields = {**(request["body"] or {}), **({"stream": True} if request["body"] else {})}
-    endpoint, target = "other", "/v1/elsewhere"
-    for end, name in (*TEXT_PATHS.items(), ("responses", "responses")):
-        if endpoint == "other" and whole.endswith("/" + end):
-            endpoint, target = name, PATHS[name]
-    if "/responses/" in whole or "/threads/" in whole:
-        endpoint = "responses" if "/responses/" in whole else "threads"
-        target = whole
-    if not fields:
-        target += f"?{query}&model={path.stem}"
-    return Recording(path.stem, path.read_bytes(), endpoint, target, request["method"], fields)
+    found = _PATH.fullmatch(request["path"])
+    assert found is not None
+    base, rest, kind = found.groups()
+    method = request["method"]
+    fields = {**(request["body"] or {}), "stream": True} if method == "POST" else {}
+    target = f"/v1/{rest}" if fields else f"/v1/{rest}&model={path.stem}"
+    return Recording(path.stem, path.read_bytes(), _ENDPOINTS[kind], target, method, fields, base)
 
 
 def _invented(name: str, body: bytes) -> Recording:
-    family = name.partition("-")[0]
+    asked, family = ask_for(name), name.partition("-")[0]
     endpoint = "chat_completions" if family == "chat" else family
-    fields = {"stream": True, "n": 2 if name == "chat-n2" else 1}
-    return Recording(f"own-{name}", body, endpoint, PATHS[endpoint], "POST", fields)
+    target = f"/v1{asked.target}" + ("" if asked.body else f"?model=own-{name}")
+    fields = json.loads(asked.body or b"{}")
+    return Recording(f"own-{name}", body, endpoint, target, asked.method, fields)
 
 
-def _all() -> list[Any]:
-    found = [_invented(name, body) for name, body in STREAMS.items()]
-    found += [_real(path) for path in sorted(RECORDED.glob("*.sse"))]
-    params = [pytest.param(recording, id=recording.name) for recording in found]
-    if RECORDED.is_dir():
-        return params
-    absent = pytest.mark.skip(reason="the recorded streams are not beside the project")
-    return [*params, pytest.param(found[0], marks=absent, id="recorded")]
+REAL = [_real(path) for path in sorted(RECORDED.glob("*.sse"))]
+_ABSENT = pytest.mark.skip(reason="the recorded streams are not beside the project")
+
+
+def _params(recordings: list[Recording]) -> list[Any]:
+    params = [pytest.param(recording, id=recording.name) for recording in recordings]
+    return params if REAL else [*params, pytest.param(None, marks=_ABSENT, id="recorded")]
+
+
+ALL = [*(_invented(name, body) for name, body in STREAMS.items()), *REAL]
 
 
 async def _replay(
@@ -103,6 +136,12 @@ async def _replay(
     before = await idle(proxy)
     reply = await call(proxy.port, recording.target, recording.request, method=recording.method)
     return reply, (await idle(proxy)).since(before)
+
+
+def _in_random_pieces(recording: Recording) -> list[bytes]:
+    chance = random.Random(recording.name)  # noqa: S311 - it chooses test cases
+    edges = [chance.randrange(len(recording.body)) for _ in range(len(recording.body) // 400 + 3)]
+    return [piece for piece in cut_at(recording.body, *edges) if piece]
 
 
 def _check(recording: Recording, reply: Reply, counted: Metrics) -> None:
@@ -119,26 +158,79 @@ def _check(recording: Recording, reply: Reply, counted: Metrics) -> None:
     assert counted.total("wholestream_upstream_attempts_total") == 1
 
 
-@pytest.mark.parametrize("recording", _all())
+@pytest.mark.parametrize("recording", _params(ALL))
 async def test_a_stream_in_random_pieces_arrives_unchanged_and_is_counted_once(
-    proxy: Proxy, upstream: MisbehavingUpstream, recording: Recording
+    started: Starter, upstream: MisbehavingUpstream, recording: Recording
 ) -> None:
     """Same data in the same order in whole chunks, the contract's headers, one outcome."""
-    chance = random.Random(recording.name)  # noqa: S311 - it chooses test cases
-    edges = [chance.randrange(len(recording.body)) for _ in range(len(recording.body) // 400 + 3)]
-    pieces = [piece for piece in cut_at(recording.body, *edges) if piece]
+    proxy = await started(upstream.base_url)  # with the default settings
+    pieces = _in_random_pieces(recording)
     _check(recording, *await _replay(proxy, upstream, recording, pieces))
 
 
 @pytest.mark.parametrize(
-    "recording", [param for param in _all() if len(param.values[0].body) <= SMALL]
+    "recording", [pytest.param(r, id=r.name) for r in ALL if len(r.body) <= SMALL]
 )
 async def test_a_stream_byte_by_byte_arrives_unchanged_and_is_counted_once(
-    proxy: Proxy, upstream: MisbehavingUpstream, recording: Recording
+    started: Starter, upstream: MisbehavingUpstream, recording: Recording
 ) -> None:
     """The smallest possible HTTP chunks upstream change nothing downstream."""
+    proxy = await started(upstream.base_url)
     pieces = [recording.body[at : at + 1] for at in range(len(recording.body))]
     _check(recording, *await _replay(proxy, upstream, recording, pieces))
+
+
+@pytest.mark.parametrize("recording", _params([r for r in REAL if r.profile != "azure"]))
+async def test_a_stream_arrives_unchanged_under_the_profile_of_its_server_and_from_its_path(
+    started: Starter, upstream: MisbehavingUpstream, recording: Recording
+) -> None:
+    """The application asks below ``/v1``, the server is asked below what is its own."""
+    base = f"http://127.0.0.1:{upstream.port}{recording.base}"
+    proxy = await started(base, "--profile", recording.profile)
+    pieces = _in_random_pieces(recording)
+    _check(recording, *await _replay(proxy, upstream, recording, pieces))
+    asked = upstream.requests[-1].target
+    assert asked == recording.base + recording.target.removeprefix("/v1")
+
+
+AZURE = [recording for recording in REAL if recording.profile == "azure"]
+BASES = {"the new base": "/openai/v1", "a gateway": "/eu-2/openai/v1", "the resource": ""}
+
+
+@pytest.mark.parametrize("recording", _params(AZURE))
+@pytest.mark.parametrize("base", BASES)
+async def test_a_deployment_of_azure_s_is_asked_at_its_own_path(
+    started: Starter, upstream: MisbehavingUpstream, recording: Recording, base: str
+) -> None:
+    """Path and query as they stand, the key where Azure has it, and judged as the chat it is."""
+    prefix = BASES[base]
+    url = f"http://127.0.0.1:{upstream.port}{prefix}"
+    proxy = await started(url, "--profile", "azure")
+    upstream.script(recording.name, sse(*_in_random_pieces(recording)))
+    target = recording.base + recording.target.removeprefix("/v1")
+    before = await idle(proxy)
+    reply = await call(proxy.port, target, recording.request, headers=[("api-key", "k-15")])
+    _check(recording, reply, (await idle(proxy)).since(before))
+    asked = upstream.requests[-1]
+    assert asked.target == prefix.partition("/openai")[0] + target
+    assert target.startswith("/openai/deployments/")
+    assert "?api-version=" in target
+    assert asked.header("api-key") == "k-15"
+    assert asked.header("authorization") is None
+
+
+@pytest.mark.parametrize("recording", _params(AZURE))
+async def test_azure_s_paths_are_served_only_where_they_are_set(
+    started: Starter, upstream: MisbehavingUpstream, recording: Recording
+) -> None:
+    """Elsewhere they are a 404 that says which base URL to set."""
+    proxy = await started(upstream.base_url)
+    target = recording.base + recording.target.removeprefix("/v1")
+    asked = len(upstream.requests)
+    reply = await call(proxy.port, target, recording.request)
+    assert reply.status == 404
+    assert f"OPENAI_BASE_URL={proxy.base_url}" in reply.error["message"]
+    assert len(upstream.requests) == asked
 
 
 async def test_a_finished_chat_without_its_end_mark_is_given_one(

@@ -53,7 +53,7 @@ ANSWERS: dict[str, Answer] = {
     "reset": Answer(headers=TOLD, pieces=(*GIVEN, Pause(0.05)), end="reset"),
     "stall": Answer(headers=TOLD, pieces=GIVEN, end="hold"),
     "malformed": Answer(headers=TOLD, pieces=(*GIVEN, b"data: kwyjibo {not json\n\n")),
-    "oversize": Answer(headers=TOLD, pieces=(*GIVEN, _chunk("kwyjibo" * 20_000))),
+    "oversize": Answer(headers=TOLD, pieces=(*GIVEN, _chunk("kwyjibo" * 200_000))),
     "told": sse(*GIVEN, b'data: {"error":{"message":"kwyjibo","code":"server_error"}}\n\n'),
     "html": sse(b"<html>kwyjibo</html>\n\n"),
     "500": error_reply(500, "server_error", "kwyjiboERROR", (("x-odd", "kwyjiboHEADER"),)),

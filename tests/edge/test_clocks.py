@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 import pytest
@@ -38,6 +38,12 @@ class Thing:
 def never() -> float:
     """Return when nothing is due."""
     return math.inf
+
+
+def soon_over() -> Callable[[], float]:
+    """Return a limit that is a moment away."""
+    limit = asyncio.get_running_loop().time() + 0.001
+    return lambda: limit
 
 
 async def no_tick() -> None:
@@ -137,7 +143,7 @@ async def test_work_that_is_done_in_time_gives_its_result() -> None:
         await asyncio.sleep(0)
         return thing
 
-    assert await patiently(work(), math.inf, never, no_tick) is thing
+    assert await patiently(work(), never, never, no_tick) is thing
     await soon()
     assert not thing.closed
 
@@ -149,7 +155,7 @@ async def test_what_work_raises_is_raised() -> None:
         raise LookupError("x")
 
     with pytest.raises(LookupError, match="x"):
-        await patiently(work(), math.inf, never, no_tick)
+        await patiently(work(), never, never, no_tick)
 
 
 async def test_work_is_given_up_at_the_limit() -> None:
@@ -162,24 +168,22 @@ async def test_work_is_given_up_at_the_limit() -> None:
         finally:
             cancelled.set()
 
-    limit = asyncio.get_running_loop().time() + 0.001
     with pytest.raises(TimeoutError):
-        await patiently(work(), limit, never, no_tick)
+        await patiently(work(), soon_over(), never, no_tick)
     await cancelled.wait()
 
 
 async def test_a_limit_that_is_past_is_kept() -> None:
     """Even though the work might have been quick."""
     with pytest.raises(TimeoutError):
-        await patiently(until_cancelled(), 0.0, never, no_tick)
+        await patiently(until_cancelled(), lambda: 0.0, never, no_tick)
 
 
 async def test_what_work_opens_although_it_was_given_up_is_closed() -> None:
     """The upstream's answer may come just then: its connection must not be left open."""
     thing = Thing()
-    limit = asyncio.get_running_loop().time() + 0.001
     with pytest.raises(TimeoutError):
-        await patiently(until_cancelled(thing), limit, never, no_tick)
+        await patiently(until_cancelled(thing), soon_over(), never, no_tick)
     await soon()
     assert thing.closed
 
@@ -187,7 +191,7 @@ async def test_what_work_opens_although_it_was_given_up_is_closed() -> None:
 async def test_cancellation_cancels_the_work_and_closes_what_it_opened() -> None:
     """The client has left."""
     thing = Thing()
-    task = asyncio.create_task(patiently(until_cancelled(thing), math.inf, never, no_tick))
+    task = asyncio.create_task(patiently(until_cancelled(thing), never, never, no_tick))
     await soon()
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -205,7 +209,7 @@ async def test_work_that_is_done_in_the_moment_of_cancellation_leaves_nothing_op
         task.cancel()
         return thing
 
-    task = asyncio.create_task(patiently(work(), math.inf, never, no_tick))
+    task = asyncio.create_task(patiently(work(), never, never, no_tick))
     with pytest.raises(asyncio.CancelledError):
         await task
     await soon()
@@ -224,7 +228,7 @@ async def test_work_that_fails_after_it_was_given_up_is_not_complained_about() -
             raise LookupError("too late")
 
     with pytest.raises(TimeoutError):
-        await patiently(work(), asyncio.get_running_loop().time() + 0.001, never, no_tick)
+        await patiently(work(), soon_over(), never, no_tick)
     await soon()
     assert complaints == []
 
@@ -246,8 +250,41 @@ async def test_what_is_due_is_done_while_the_work_goes_on() -> None:
         await go.wait()
         return "done"
 
-    assert await patiently(work(), math.inf, lambda: due_at, tick) == "done"
+    assert await patiently(work(), never, lambda: due_at, tick) == "done"
     assert ticks == 3
+
+
+async def test_a_turn_changes_what_is_waited_for() -> None:
+    """Limit and ticks that were far away may be near from then on; and again at each tick."""
+    turn, limit, ticks = asyncio.Event(), math.inf, 0
+
+    async def tick() -> None:
+        nonlocal limit, ticks
+        ticks += 1
+        limit = 0.0 if ticks == 2 else math.inf
+
+    async def work() -> None:
+        await asyncio.sleep(0)
+        turn.set()
+        await asyncio.Event().wait()
+
+    with pytest.raises(TimeoutError):
+        await patiently(
+            work(), lambda: limit, lambda: 0.0 if turn.is_set() else math.inf, tick, turn
+        )
+    assert ticks == 2
+
+
+async def test_work_may_be_done_before_the_turn() -> None:
+    """What waited for that waits no longer."""
+    turn = asyncio.Event()
+
+    async def work() -> str:
+        return "done"
+
+    assert await patiently(work(), never, never, no_tick, turn) == "done"
+    await soon()
+    assert len(asyncio.all_tasks()) == 1
 
 
 async def test_a_tick_that_fails_ends_the_work() -> None:
@@ -258,7 +295,7 @@ async def test_a_tick_that_fails_ends_the_work() -> None:
         raise ConnectionResetError
 
     with pytest.raises(ConnectionResetError):
-        await patiently(until_cancelled(thing), math.inf, lambda: 0.0, tick)
+        await patiently(until_cancelled(thing), never, lambda: 0.0, tick)
     await soon()
     assert thing.closed
 
@@ -274,5 +311,5 @@ async def test_a_result_without_anything_to_close_is_dropped() -> None:
         return 2
 
     with pytest.raises(TimeoutError):
-        await patiently(work(), asyncio.get_running_loop().time() + 0.001, never, no_tick)
+        await patiently(work(), soon_over(), never, no_tick)
     await soon()

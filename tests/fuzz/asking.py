@@ -56,6 +56,8 @@ SHAPES = (
     Asked("other", ask("other")),
     Asked("agents", Request("POST", "/agents/sessions", b'{"stream":true}')),
     Asked("agents", Request("GET", "/agents/sessions/s_15/events")),
+    Asked("chat", ask("completions", stream=False)),
+    Asked("responses", ask("responses", stream=False)),
 )
 """One of each shape that is read in a way of its own. Only ever added to: the corpus counts."""
 

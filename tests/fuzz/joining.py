@@ -7,6 +7,7 @@ answer is first run alone, which says what it would have given; then it is joine
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,6 +16,7 @@ from fuzz import signs
 from fuzz.asking import Asked
 from fuzz.cases import SEPARATOR, Case, case
 from fuzz.driving import Run, drive
+from fuzz.signs import Told
 from fuzz.streaming import check_counts, check_endings, check_outcome
 from support import ask
 
@@ -98,8 +100,8 @@ def _check_texts(both: Run, alone: Run, *, whole: bool) -> None:
 
 def _check_identity(both: Run) -> None:
     """What was given first is the one identity of what follows."""
-    first = [told.fields for told in signs.read(both.given_before(1))]
-    rest = [told.fields for told in signs.read(both.out)[len(first) :]]
+    first = [_fields(told) for told in signs.read(both.given_before(1))]
+    rest = [_fields(told) for told in signs.read(both.out)[len(first) :]]
     if both.asked.family == "responses":
         ids = {_response_id(fields) for fields in first} - {None}
         assert len(ids) > 1 or {_response_id(fields) for fields in rest} - {None} <= ids or not ids
@@ -124,12 +126,26 @@ def _response_id(fields: dict[str, Any]) -> str | None:
 def _hear(run: Run, out: bytes) -> Heard:
     heard = Heard()
     for told in signs.read(out):
+        fields = _fields(told)
         if run.asked.family == "responses":
-            _hear_delta(heard, told.fields)
+            _hear_delta(heard, fields)
         else:
-            for choice in _dicts(told.fields.get("choices")):
+            for choice in _dicts(fields.get("choices")):
                 _hear_choice(heard, choice)
     return heard
+
+
+def _fields(told: Told) -> dict[str, Any]:
+    """Read an event without the numbers that are none: where it is written anew, they go."""
+    try:
+        found = json.loads(told.data, parse_constant=lambda _: None, parse_float=_finite)
+    except (ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _finite(text: str) -> float:
+    return max(-sys.float_info.max, min(sys.float_info.max, float(text)))
 
 
 def _hear_delta(heard: Heard, fields: dict[str, Any]) -> None:
@@ -158,7 +174,8 @@ def _parts(choice: dict[str, Any]) -> Iterator[tuple[Slot, Any]]:
     delta = choice.get("delta")
     for key, value in delta.items() if isinstance(delta, dict) else ():
         calls = _dicts(value)
-        if key == "tool_calls" and calls:
+        if key == "tool_calls":
+            # What is in the list and is no object is no call.
             for place, call in enumerate(calls):
                 at = _index(call.get("index"), place)
                 for body in (inner for inner in call.values() if isinstance(inner, dict)):

@@ -42,6 +42,7 @@ def check_stream(data: bytes) -> None:
     check_counts(run, report, events)
     check_orders(run)
     check_afterwards(run)
+    check_fold(run, report)
     if case.number(_COMMIT) == case.number(_LEAVE) == 0 and case.number(_READS):
         _check_reads(case, run, report)
 
@@ -132,6 +133,17 @@ def check_orders(run: Run) -> None:
         assert " " not in command.request.target
     policies = {(command.target.upstream, command.target.model) for command in run.opens}
     assert policies <= {("", ""), ("other", "m2")}
+
+
+def check_fold(run: Run, report: Report) -> None:
+    """What adds up to one piece is JSON, and an error where the stream was one."""
+    if run.finish is None or run.finish.reply or run.finish.pass_on or not run.session.folds:
+        return
+    reply = run.session.fold(run.out)
+    told = json.loads(reply.body)
+    assert isinstance(told, dict)
+    assert reply.status == 200 or told["error"]["message"]
+    assert (reply.status == 200) <= (report.outcome in _GOOD)
 
 
 def check_afterwards(run: Run) -> None:

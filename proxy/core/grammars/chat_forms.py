@@ -29,7 +29,7 @@ _SUMS = frozenset({"text", "logprobs"})
 _APART = frozenset({"index", "delta", "message"})
 """What of a choice is not taken over; some servers repeat the delta as a message (Writer)."""
 
-_OBJECTS = {"chat.completion.chunk": "chat.completion"}
+_CHUNK, _WHOLE = "chat.completion.chunk", "chat.completion"
 _PADDING = "obfuscation"
 
 
@@ -39,7 +39,7 @@ def unroll(answer: dict[str, Any], *, usage: bool) -> list[dict[str, Any]]:
     choices = choices_of(answer)
     legacy = any("text" in choice and "message" not in choice for choice in choices)
     if not legacy:
-        head["object"] = "chat.completion.chunk"
+        head["object"] = _CHUNK
     chunks = [{**head, "choices": [part]} for choice in choices for part in _parts(choice)]
     for chunk in chunks[:1]:  # citations, filter results: what stands beside the choices, once
         chunk.update({key: answer[key] for key in answer if key not in _PLACED})
@@ -80,7 +80,7 @@ def fold(chunks: list[dict[str, Any]]) -> dict[str, Any]:
                 answer[key] = value  # Azure's first chunk has empty names
         for choice in choices_of(chunk):
             _add(choices.setdefault(index_of(choice), {"index": index_of(choice)}), choice)
-    answer["object"] = _OBJECTS.get(answer.get("object") or "", answer.get("object"))
+    answer["object"] = _WHOLE if answer.get("object") == _CHUNK else answer.get("object")
     answer["choices"] = [choices[index] for index in sorted(choices)]
     return answer
 

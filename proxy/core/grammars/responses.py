@@ -39,6 +39,7 @@ from proxy.core.sse import Event
 
 _NULL = msgspec.Raw(b"null")
 _TERMINALS = frozenset({"response.completed", "response.incomplete", "response.cancelled"})
+_ITEM_DONE = "response.output_item.done"
 _OPENERS = OPENERS | {KEEPALIVE}
 _CALLS = frozenset({"function_call", "custom_tool_call"})
 _LIFECYCLE = _OPENERS | _TERMINALS | {"response.failed"}
@@ -183,7 +184,7 @@ class ResponsesGrammar(Grammar):
         if type_of(found) == ADDED and isinstance(item, dict) and type_of(item) in _CALLS:
             self.open_calls.add(output_of(found))
         inside = bool(self.open_calls)
-        if type_of(found) == "response.output_item.done":
+        if type_of(found) == _ITEM_DONE:
             self.open_calls.discard(output_of(found))
         return inside
 
@@ -203,9 +204,16 @@ class ResponsesGrammar(Grammar):
         return [Event(event["type"].encode(), dumps(event)) for event in events]
 
     def fold(self, events: list[Event]) -> bytes:
-        """Return the response as its last event has it."""
-        response = loads(events[-1].data).get("response") if events else None
-        return dumps(response) if isinstance(response, dict) else b""
+        """Return the response as its last event has it; some servers leave its output out."""
+        found = [loads(event.data) for event in events]
+        response = found[-1].get("response") if found else None
+        if not isinstance(response, dict):
+            return b""
+        done = sorted((one for one in found if type_of(one) == _ITEM_DONE), key=output_of)
+        items = [one["item"] for one in done if isinstance(one.get("item"), dict)]
+        if items and not response.get("output"):
+            response["output"] = items
+        return dumps(response)
 
 
 def _peek_slowly(data: bytes) -> _Peek | None:

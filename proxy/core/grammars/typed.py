@@ -60,7 +60,8 @@ class TypedGrammar(PlainGrammar):
             peek = _Peek()
         if event.name == b"error" or says(peek.error) or bytes(peek.type) == b'"error"':
             self.error = read_error(event.data)
-            self.error_is_native = bytes(peek.error).startswith(b"{")
+            nested = bytes(peek.error).startswith(b"{")
+            self.error_is_native = nested and event.name == self.error_name
             return Kind.ERROR
         return self._read_type(_text(peek.type) or _text(peek.object))
 
