@@ -426,3 +426,12 @@ def test_no_value_makes_a_shape_raise(values: list[Any], quirks: Quirks) -> None
     """Input never raises, and what is given stays JSON."""
     session = start(quirks=quirks)
     payloads(session.receive_data(sse(*values)))
+
+
+def test_a_number_that_is_too_large_to_be_written_again_becomes_the_largest() -> None:
+    """A chunk that is written anew must not become what it was not before: no JSON."""
+    out = start(quirks=FILL).receive_data(
+        sse('{"choices":[{"delta":{"content":"a"}}],"logprob":-1e999}')
+    )
+    assert b"Infinity" not in out
+    assert payloads(out)[0]["logprob"] < -1e308

@@ -107,7 +107,7 @@ def parsed(data: bytes) -> dict[str, Any]:
     It may be written again, so what JSON has no number for becomes the next one, or null.
     """
     try:
-        found = json.loads(data.decode(), parse_float=_finite, parse_constant=_nothing)
+        found = json.loads(data.decode(), parse_float=finite, parse_constant=_nothing)
     except (ValueError, RecursionError):
         return {}
     if not isinstance(found, dict) or _is_deep(data, found):
@@ -115,7 +115,8 @@ def parsed(data: bytes) -> dict[str, Any]:
     return found
 
 
-def _finite(text: str) -> float:
+def finite(text: str) -> float:
+    """Read a number; what is too large for JSON to write again becomes the largest there is."""
     value = float(text)
     return value if math.isfinite(value) else math.copysign(sys.float_info.max, value)
 

@@ -16,6 +16,7 @@ from proxy.core.grammars import Grammar
 from proxy.core.grammars.base import dicts
 from proxy.core.grammars.chat import ChatGrammar
 from proxy.core.grammars.chat_seam import choices_of, index_of
+from proxy.core.grammars.seam import finite
 from proxy.core.sse import Event
 
 _OF_ALL = ("id", "created", "model")
@@ -54,7 +55,7 @@ class Shaper:
 
     def _take(self, event: Event) -> Event | None:
         numbers = _Numbers(null=self._null)
-        found = json.loads(event.data.decode(), parse_constant=numbers.read)
+        found = json.loads(event.data.decode(), parse_float=finite, parse_constant=numbers.read)
         if not isinstance(found, dict):
             return event
         if self._drops and _is_empty(found):
