@@ -6,7 +6,6 @@ for ``judgement``. Must not know other attempts, the client, or what is done abo
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable
 
 from proxy.core.document import Document, read_document
@@ -18,6 +17,11 @@ from proxy.core.policy import SAFE, Policy, Quirks
 from proxy.core.recovery import Splice
 from proxy.core.request import Request
 from proxy.core.sse import STRAY, Event, EventSplitter
+
+_OF_EVENTS = (b'"delta"', b'chunk"', b'"type":"response.', b'"type": "response.')
+"""Words that stand in events, and in no answer in one piece."""
+
+_NO_OBJECT = frozenset({Fault.CUT_MID_EVENT, Fault.MALFORMED_EVENT})
 
 
 class Attempt(Judgement):
@@ -38,6 +42,7 @@ class Attempt(Judgement):
         self._splitter = EventSplitter(policy.max_event_bytes, count, strays=True)
         self.document: bytearray | None = None
         """Where the answer is one JSON document: what of it has come."""
+        self._guessed = False
         self.converts = False
         """Whether it should have been a stream."""
         self.head = False
@@ -57,6 +62,9 @@ class Attempt(Judgement):
 
     def feed(self, data: bytes) -> list[Event]:
         """Take one read, return the events to be given on, the terminal one last."""
+        if self.document is None and not self._splitter.received and self._begins_json(data):
+            self.document = bytearray()
+            self.converts = self._guessed = True
         if self.document is not None:
             return self._gather(data)
         events: list[Event] = []
@@ -70,6 +78,15 @@ class Attempt(Judgement):
             self._fail(Fault.OVERSIZE_EVENT, self._splitter.pending)
         return events
 
+    def _begins_json(self, data: bytes) -> bool:
+        """Say whether a body that calls itself events begins like an answer in one piece.
+
+        Events that lack their ``data:`` begin like that as well, but are told by their words.
+        """
+        asked = self.grammar.unrolls and self.grammar.request.asks_stream and not self._guessed
+        json = asked and data.lstrip().startswith(b"{")
+        return json and not any(word in data for word in _OF_EVENTS)
+
     def close(self, end: AttemptEnd) -> list[Event]:
         """Take the end of the body: an event that lacks only its blank line is still used.
 
@@ -77,12 +94,20 @@ class Attempt(Judgement):
         terminal event or an error (openai/openai-node#2725).
         """
         self.closed = True
-        events: list[Event] = []
+        events = self._reconsidered()
         if self.document is not None:
             return self._unroll(end)
         if not self.settled and self._splitter.pending:
             self._close_pending(end, events)
         return self._last_words(events)
+
+    def _reconsidered(self) -> list[Event]:
+        """Take a body that was held for an answer in one piece, and is none, as events."""
+        body = bytes(self.document or b"")
+        if not self._guessed or self.settled or read_document(body).fault not in _NO_OBJECT:
+            return []
+        self.document, self.converts = None, False
+        return self.feed(body)
 
     def _close_pending(self, end: AttemptEnd, events: list[Event]) -> None:
         self.tail = pending = self._splitter.pending
@@ -93,7 +118,7 @@ class Attempt(Judgement):
             self.partial = not all(line.startswith(b":") for line in lines if line)
             return
         whole = event.data == DONE or (event.data.startswith(b"{") and is_json(event.data))
-        if whole and (end.fault is None or self._would_end(event)):
+        if whole and (end.fault is None or self._ends_by(event, Kind.TERMINAL, Kind.ERROR)):
             self._count("closed_final_event")
             self.partial = end.fault is not None
             self.tail = b""
@@ -166,7 +191,3 @@ class Attempt(Judgement):
         # What is not found as it is began in an earlier read.
         start = self.received - len(self._read) + found
         self.offset = self._pending_at if found < 0 else start
-
-    def _would_end(self, event: Event) -> bool:
-        kind = copy.deepcopy(self.grammar).read(event)
-        return kind is Kind.TERMINAL or kind is Kind.ERROR

@@ -6,6 +6,7 @@ that lie in single events. Must not know reads, how a body ends, or other attemp
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 
 from proxy.core.doubt import Doubt
@@ -19,6 +20,9 @@ from proxy.core.repairs import clean_text, is_beginning, join, mend
 from proxy.core.repairs.shapes import shaper_for
 from proxy.core.request import Request
 from proxy.core.sse import STRAY, Event
+
+_WHOLE = b'"chat.completion"'
+"""What a completion in one piece calls itself; in a string it would have escapes around it."""
 
 
 class Judgement:
@@ -106,13 +110,13 @@ class Judgement:
         if self._half is not None:
             half, self._half = self._half, None
             joined = join(half, event)
-            if joined is None:
+            if joined is not None:
+                self._count("joined_events")
+                event = joined
+            elif not self._ends_by(event, Kind.ERROR):  # an error says more than what it broke off
                 self._end(Kind.MALFORMED, half, events)
                 if self.settled:
                     return
-            else:
-                self._count("joined_events")
-                event = joined
         if event.name == STRAY:
             self._stray(event)
             return
@@ -136,6 +140,8 @@ class Judgement:
             if shaped is None:
                 return True
             event = shaped
+        if not self.grammar.events and _WHOLE in event.data and self._tell_whole(event, events):
+            return True
         kind = self.grammar.read(event)
         if kind is Kind.EVENT:
             if self._strips and event.name:
@@ -148,6 +154,19 @@ class Judgement:
             self._end(kind, event, events)
         return kind is not Kind.MALFORMED
 
+    def _tell_whole(self, event: Event, events: list[Event]) -> bool:
+        """Tell a whole completion that came as the only chunk; say whether it was one."""
+        try:
+            parts = self.grammar.unroll(event.data)
+        except RecursionError:
+            return False
+        if parts:
+            self._count("json_to_sse")
+        for part in parts:
+            if not self.settled:
+                self._judge(part, events)
+        return bool(parts)
+
     def _mend(self, event: Event, events: list[Event]) -> None:
         mended = mend(event, self._count)
         for part in mended or ():
@@ -157,7 +176,8 @@ class Judgement:
                 return
         if mended is not None:
             return
-        error = plain_error(event.data)
+        named = b"error: " if event.name == b"error" else b""
+        error = plain_error(named + event.data)
         if error is not None:
             self.grammar.events += 1  # as for an error in JSON: the answer has begun
             self.grammar.error = error
@@ -166,6 +186,10 @@ class Judgement:
             self._half = event
         else:
             self._end(Kind.MALFORMED, event, events)
+
+    def _ends_by(self, event: Event, *kinds: Kind) -> bool:
+        """Say whether an event would end the stream in one of some ways; it is not taken."""
+        return event.name != STRAY and copy.deepcopy(self.grammar).read(event) in kinds
 
     def _stray(self, event: Event) -> None:
         """Leave out a block without fields, as WHATWG has it, unless it is no stream at all."""

@@ -35,7 +35,7 @@ from support import (
 from proxy.core.commands import Finish, Open
 from proxy.core.fault import Fault, IncidentOutcome, Phase
 from proxy.core.repairs import is_beginning, join
-from proxy.core.sse import Event
+from proxy.core.sse import STRAY, Event
 
 SAID = raw(
     {
@@ -161,7 +161,6 @@ BEHIND = {
     "text": sse("hello") + sse(STOP) + DONE,
     "a bare line": b"hello\n\n" + sse(STOP) + DONE,
     "a page": b"<html>\n\n" + sse(STOP) + DONE,
-    "an error": sse({"error": {"message": "m"}}) + DONE,
     "a rest that looks like a comment": SAID[10:] + b"\n\n" + sse(STOP) + DONE,
     "a wrapped comment": sse(": ping") + sse(SAID[10:]) + sse(STOP) + DONE,
     "its rest without a blank line": b"data: " + SAID[10:],
@@ -180,6 +179,14 @@ def test_a_half_without_its_rest_is_malformed(behind: bytes) -> None:
     assert heard.facts == MALFORMED
     assert "joined_events" not in heard.repairs
     assert heard.session.report().incidents[0].tail == HALF[:-2]
+
+
+def test_an_error_behind_a_half_says_why_it_broke_off() -> None:
+    """Its words, its status, and whether to ask again are what counts; the half is not given."""
+    told = {"error": {"message": "m", "code": "insufficient_quota"}}
+    heard = hear(before() + HALF + sse(told) + DONE)
+    assert heard.out == before() + sse(told)
+    assert heard.facts == [(Fault.IN_STREAM_ERROR, Phase.MID_CONTENT, IncidentOutcome.SURFACED)]
 
 
 @pytest.mark.parametrize("behind", BEHIND.values(), ids=BEHIND)
@@ -315,5 +322,7 @@ def test_two_parts_are_one_only_if_nothing_else_is_possible(
     half: bytes, rest: bytes, whole: bytes | None
 ) -> None:
     """The second one must be no JSON by itself, and both together must be."""
-    joined = join(Event(b"n", half), Event(b"m", rest))
-    assert joined == (None if whole is None else Event(b"n", whole))
+    joined = None if whole is None else Event(b"n", whole)
+    for name in (b"", b"n", STRAY):
+        assert join(Event(b"n", half), Event(name, rest)) == joined
+    assert join(Event(b"n", half), Event(b"m", rest)) is None  # it is an event of its own

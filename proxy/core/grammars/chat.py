@@ -8,6 +8,7 @@ any non-empty field of a delta but ``role``. Events have no names here.
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import msgspec
@@ -36,8 +37,11 @@ from proxy.core.sse import Event
 _NULL = msgspec.Raw(b"null")
 _ERROR = b'"error"'
 _CALLS = (b"tool_calls", b"function_call")
-_NO_NAMES = frozenset({b"message", b"error"})
-"""The name that every event has which has none (WHATWG), and one that is told apart."""
+_FAILURES = re.compile(rb"(?i)error|exception|fail")
+"""Names of events that tell of a failure, whatever their data look like."""
+
+_NO_NAME = b"message"
+"""What every event is called that has no name (WHATWG)."""
 
 
 class _Choice(msgspec.Struct, gc=False):
@@ -70,6 +74,7 @@ class ChatGrammar(Grammar):
         self._open = set(range(request.choices))
         self._finished: set[int] = set()
         self._stopped = True
+        self._goes_on = False
         self._behind: set[int] = set()
         self._watches = quirks.finish_reason != "optional"
         self._last = b""
@@ -92,24 +97,30 @@ class ChatGrammar(Grammar):
             self.foreign += 1
             return Kind.SURPLUS
         self.events += 1
-        if says(chunk.error) or event.name == b"error" or _is_flat_error(chunk):
+        if says(chunk.error) or _is_failure(event.name, chunk):
             self.error = read_error(data)
             self.error_is_native = bytes(chunk.error).startswith(b"{")
             return Kind.ERROR
         if says(chunk.usage):
             self.usage = bytes(chunk.usage)
-        for choice in chunk.choices or ():
-            if says(choice.finish_reason):
-                self._finished.add(choice.index)
-                self._stopped = self._stopped and bytes(choice.finish_reason) == b'"stop"'
-            self._open.add(choice.index)
+        self._read_choices(event, chunk)
         if self._watches:
             self._watch(data)
         return Kind.EVENT
 
+    def _read_choices(self, event: Event, chunk: _Chunk) -> None:
+        for choice in chunk.choices or ():
+            if choice.index in self._finished and self.has_content(event):
+                self._goes_on = True
+            if says(choice.finish_reason):
+                self._finished.add(choice.index)
+                self._stopped = self._stopped and bytes(choice.finish_reason) == b'"stop"'
+            self._open.add(choice.index)
+
     def _is_foreign(self, name: bytes, chunk: _Chunk) -> bool:
         """Say whether an event of another language came between the chunks (opencode#38106)."""
-        ours = name in _NO_NAMES or chunk.choices is not None or says(chunk.error)
+        ours = name == _NO_NAME or chunk.choices is not None or says(chunk.error)
+        ours = ours or _FAILURES.search(name) is not None
         return not ours and self.quirks.foreign_events == "drop" and not says(chunk.usage)
 
     def _watch(self, data: bytes) -> None:
@@ -120,7 +131,7 @@ class ChatGrammar(Grammar):
         self._spoken = self._spoken or (b'"audio"' in data and b'"expires_at"' in data)
 
     def _read_done(self) -> Kind:
-        if not self.events or (self._finished and not self.whole(clean=True)):
+        if not self.events or (self._finished and not self._all_finished):
             return Kind.UNFINISHED
         required = self.quirks.finish_reason == "required" and not self._spoken
         return Kind.UNFINISHED if required and not self._finished else Kind.TERMINAL
@@ -161,9 +172,16 @@ class ChatGrammar(Grammar):
                 return True
         return False
 
-    def whole(self, *, clean: bool) -> bool:  # noqa: ARG002 - the choices say it all
-        """Say whether every choice has its ``finish_reason``."""
+    @property
+    def _all_finished(self) -> bool:
         return bool(self._finished) and self._open <= self._finished
+
+    def whole(self, *, clean: bool) -> bool:  # noqa: ARG002 - the choices say it all
+        """Say whether every choice has its ``finish_reason``, and it was the last of it.
+
+        Some servers send one in every chunk: there only ``[DONE]`` is an end.
+        """
+        return self._all_finished and not self._goes_on
 
     def end_mark(self) -> Event | None:
         """Return ``[DONE]``."""
@@ -232,5 +250,7 @@ def _peek_slowly(data: bytes) -> _Chunk | None:
     )
 
 
-def _is_flat_error(chunk: _Chunk) -> bool:
+def _is_failure(name: bytes, chunk: _Chunk) -> bool:
+    if name == b"error" or (chunk.choices is None and name and _FAILURES.search(name)):
+        return True
     return not chunk.choices and _ERROR in (bytes(chunk.type), bytes(chunk.object))

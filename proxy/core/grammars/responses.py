@@ -74,6 +74,7 @@ class ResponsesGrammar(Grammar):
         """The number of the last event read."""
         self._response = b""
         self._last = b""
+        self._counts = False
         self._effects = False
 
     def read(self, event: Event) -> Kind:
@@ -89,7 +90,8 @@ class ResponsesGrammar(Grammar):
             if slow is None:
                 return Kind.MALFORMED
             peek = slow
-        if data == self._last and peek.sequence_number is not None:
+        counts = self._counts or peek.type in OPENERS
+        if data == self._last and counts and peek.sequence_number == self.sequence:
             # Never by text alone: "ha" may follow "ha" (lidge-jun/opencodex#361).
             self.surplus = "dropped_duplicate"
             return Kind.SURPLUS
@@ -100,6 +102,8 @@ class ResponsesGrammar(Grammar):
             self.error = read_error(data)
             return Kind.ERROR
         number = peek.sequence_number
+        # Some servers give every event the same number, which says nothing.
+        self._counts = self._counts or number == self.sequence + 1 > 0
         # Never back: a resumed stream may begin with events that were read before.
         self.sequence = self.sequence + 1 if number is None else max(self.sequence, number)
         if name == ADDED:

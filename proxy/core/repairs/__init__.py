@@ -26,7 +26,7 @@ from proxy.core.repairs.values import (
     split_values,
     strip_prefix,
 )
-from proxy.core.sse import Event
+from proxy.core.sse import STRAY, Event
 
 __all__ = ["REPAIRS", "TEXT_REPAIRS", "clean_text", "is_beginning", "join", "mend"]
 
@@ -81,9 +81,12 @@ def mend(event: Event, count: Callable[[str], None]) -> list[Event] | None:
 def join(half: Event, rest: Event) -> Event | None:
     """Return the one event that two were made of (BerriAI/litellm#30224), or None.
 
-    Sure only if the first one stopped inside its JSON, and the second one is none by itself.
+    Sure only if the first one stopped inside its JSON, and the second one is none by itself: it
+    has no name of its own, and is one line. Gateways end an event wherever a read of theirs ended.
     """
     joined = half.data + rest.data
+    if rest.name not in {b"", STRAY, half.name} or b"\n" in rest.data:
+        return None
     if rest.data.startswith(DONE) or is_json(rest.data) or not is_json(joined):
         return None
     return Event(half.name, joined)
