@@ -42,7 +42,7 @@ def _client(settings: Settings, **options: Any) -> aiohttp.ClientSession:
     trace = aiohttp.TraceConfig()
     trace.on_connection_reuseconn.append(_note_reuse)
     wait = settings.connect_timeout_s
-    return aiohttp.ClientSession(
+    session = aiohttp.ClientSession(
         connector=Pool(**options),
         timeout=aiohttp.ClientTimeout(total=None, connect=wait, sock_connect=wait),
         cookie_jar=aiohttp.DummyCookieJar(),
@@ -53,6 +53,9 @@ def _client(settings: Settings, **options: Any) -> aiohttp.ClientSession:
         trace_configs=[trace],
         skip_auto_headers=("User-Agent", "Accept", "Accept-Encoding", "Content-Type"),
     )
+    # It would ask twice wherever HTTP lets it, unseen by max_attempts and by who wants no retry.
+    session._retry_connection = False  # noqa: SLF001 - no public way (aiohttp 3.14.5, client.py)
+    return session
 
 
 async def _note_reuse(_session: aiohttp.ClientSession, context: Any, _params: object) -> None:

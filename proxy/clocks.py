@@ -18,6 +18,9 @@ _T = TypeVar("_T")
 FINISH_GRACE_S = 2.0
 """Statistics follow the last finish reason at once, some servers' connections never end."""
 
+USAGE_GRACE_S = 30.0
+"""Where they were asked for and are owed, counting may take a while (a gateway that bills)."""
+
 
 class Clocks:
     """The clocks of a stream; a request that is none has no limits."""
@@ -52,14 +55,16 @@ class Clocks:
         self.attempt_begins()
         self._commit_at = self.now() + self._settings.commit_after_s
 
-    def upstream_limit(self, *, begun: bool, finished: bool = False) -> float:
+    def upstream_limit(self, *, begun: bool, finished: bool = False, owed: bool = False) -> float:
         """Return when silence becomes a fault; ``begun`` once a data event came.
 
-        Once all is ``finished`` but an end mark, it becomes the end, and soon.
+        Once all is ``finished`` but an end mark, it becomes the end, and soon; not as soon where
+        statistics are ``owed``.
         """
         if begun:
             stall = self._settings.stall_timeout_s
-            return self._last_event + (min(stall, FINISH_GRACE_S) if finished else stall)
+            grace = USAGE_GRACE_S if owed else FINISH_GRACE_S
+            return self._last_event + (min(stall, grace) if finished else stall)
         return self._opened + self._settings.first_event_timeout_s
 
     def client_due(self, last_write: float | None) -> float:

@@ -14,14 +14,13 @@ from http import HTTPStatus
 from aiohttp import HttpVersion11, web
 from multidict import CIMultiDict
 
-from proxy.core.errors import Reply, error_reply, retryable_status
+from proxy.core.errors import Reply, retryable_status
 from proxy.core.fault import Fault
 from proxy.headers import STREAM_HEADERS, to_client
 from proxy.replies import error_response
 from proxy.upstream import Answer, UpstreamFault
 
 _ATTEMPTS = "x-wholestream-attempts"
-_TOO_LARGE = "The stream to be made one JSON object is larger than the setting max_event_bytes."
 
 
 class Downstream:
@@ -30,7 +29,7 @@ class Downstream:
     def __init__(
         self, client: web.BaseRequest, headers: dict[str, str], cap: int = 16 * 2**20
     ) -> None:
-        """Take a request that is not answered yet; ``cap`` bounds in bytes what is collected."""
+        """Take a request that is not answered yet; ``cap`` is how much may be collected."""
         self._client = client
         self._own = headers
         self._loop = asyncio.get_running_loop()
@@ -41,12 +40,17 @@ class Downstream:
         self._cap = cap
         self._fold: Callable[[bytes], Reply] | None = None
         self._collected = bytearray()
-        self._kept: CIMultiDict[str] | None = None
+        self._kept: CIMultiDict[str] = CIMultiDict()
 
     @property
     def collecting(self) -> bool:
         """Whether nothing is sent before all is there."""
-        return self._fold is not None
+        return self._fold is not None and not self.passing
+
+    @property
+    def overfull(self) -> bool:
+        """Whether more was collected than may be; whoever writes has to ask."""
+        return len(self._collected) > self._cap
 
     def collect(self, fold: Callable[[bytes], Reply]) -> None:
         """Send nothing of a stream before its end, and then what ``fold`` makes of it."""
@@ -59,14 +63,15 @@ class Downstream:
 
     async def open_stream(self, answer: Answer | None, attempts: int) -> None:
         """Send a 200 and a stream's headers, once, with those of an answer if there is one."""
-        if self.collecting and self._kept is None and answer is not None:
-            self._kept = to_client(answer.headers.items(), stream=True)
-        if self.response is not None or self.collecting:
+        if self.response is not None:
             return
         headers = to_client(answer.headers.items() if answer else (), stream=True)
         headers.update(self._own)
         if attempts > 1:
             headers[_ATTEMPTS] = str(attempts)
+        if self.collecting:
+            self._kept = headers
+            return
         await self._begin(web.StreamResponse(headers=headers))
 
     async def pass_on(
@@ -77,6 +82,7 @@ class Downstream:
         ``patience_s`` is the longest silence, or None.
         """
         self.passing = True
+        self._collected.clear()  # by an attempt before, whose answer this is not
         await self._open_passing(answer, attempts)
         await self.write(data)
         try:
@@ -109,21 +115,20 @@ class Downstream:
     async def write(self, data: bytes) -> None:
         """Write at once, if there is anything; waits only while the client's buffer is full."""
         if self.collecting:
-            self._collected += data[: self._cap + 1 - len(self._collected)]
+            self._collected += data
         elif data and self.response is not None:
             await self.response.write(data)
             self.last_write = self._loop.time()
 
-    def _folded(self) -> web.StreamResponse:
-        if len(self._collected) > self._cap or self._fold is None:
-            return error_response(error_reply(502, "oversize_event", _TOO_LARGE), self._own)
-        reply = self._fold(bytes(self._collected))
+    def _folded(self, fold: Callable[[bytes], Reply]) -> web.StreamResponse:
+        reply = fold(bytes(self._collected))
         if reply.status != HTTPStatus.OK:
-            return error_response(reply, self._own)
-        headers = self._kept or CIMultiDict()
+            own = {*self._own, _ATTEMPTS}
+            return error_response(reply, {k: v for k, v in self._kept.items() if k in own})
+        headers = CIMultiDict(self._kept)
         for name in STREAM_HEADERS:
             headers.pop(name, None)
-        headers.update({**self._own, "Content-Type": "application/json"})
+        headers["Content-Type"] = "application/json"
         return web.Response(body=reply.body, headers=headers)
 
     async def beat(self) -> None:
@@ -135,9 +140,9 @@ class Downstream:
 
         In one segment if possible: split, they look cut to some (node-fetch/node-fetch#1576).
         """
-        if self.collecting:
+        if self._fold is not None and not self.passing:
             await self.write(data)
-            self.response = self._folded()
+            self.response = self._folded(self._fold)
             return self.response
         response = self.response or web.Response()
         if data or response.prepared:

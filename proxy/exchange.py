@@ -57,7 +57,9 @@ class Exchange:
         if forever or not self.stream:
             return math.inf
         some = self.session.data_events > 0
-        return self.clocks.upstream_limit(begun=some, finished=some and grammar.finished)
+        finished = some and grammar.finished
+        owed = finished and grammar.request.asks_usage and not grammar.usage
+        return self.clocks.upstream_limit(begun=some, finished=finished, owed=owed)
 
     def due(self) -> float:
         """Return when the client must hear something."""
@@ -116,7 +118,9 @@ def exchange_of(
     clocks = Clocks(edge.settings)
     policy = edge.policy
     if policy.quirks.aggregate and not request.asks_stream:
-        policy = replace(policy, hold="all")  # nothing is given before the end anyway
+        # Nothing is given before the end anyway.
+        cap = edge.settings.max_event_bytes
+        policy = replace(policy, hold="all", journal_max_bytes=cap)
     session = StreamSession(request, policy, edge.budget, edge.breakers)
     record = Record(edge, client, request, session, asyncio.get_running_loop().time)
     own = {"Server": SERVER, "x-wholestream-request-id": record.id, **cors}

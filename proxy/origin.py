@@ -13,12 +13,21 @@ from yarl import URL
 _KEY_IN_QUERY = re.compile(r"(?i)(?:^|(?<=&))(?:api[-_]?key|key|access[-_]token|token)=[^&]*&?")
 
 
+_STEP = r"(?:[/\\]|%2f|%5c)"
+_DOTS = re.compile(rf"(?i){_STEP}(?:\.|%2e){{1,2}}(?={_STEP}|;|$)")
+"""Segments that lead elsewhere, in all spellings that some server takes for them."""
+
+
 class BadTargetError(Exception):
     """A request target that cannot be sent on byte for byte."""
 
 
 class Origin:
-    """One base URL. ``query`` is added to what lacks it, ``paths`` are served as they stand."""
+    """One base URL. ``query`` is added to what lacks it, ``paths`` are served as they stand.
+
+    As they stand at the origin, where the base's path is empty or ``/v1``, or has them in it, and
+    else below the base: it may be the path of a gateway.
+    """
 
     def __init__(self, base: str, *, query: str = "", paths: tuple[str, ...] = ()) -> None:
         """Take a base URL in its normal form, see ``settings_tables``."""
@@ -44,7 +53,12 @@ class Origin:
         return any(path == own or path.startswith(own + "/") for own in self._paths)
 
     def url(self, target: str, *, own: bool = False) -> URL:
-        """Return the URL for a target below the base, or an ``own`` one; raises BadTargetError."""
+        """Return the URL for a target below the base, or an ``own`` one; raises BadTargetError.
+
+        An own path with a dot segment could lead out of what is served (RFC 3986, 5.2.4).
+        """
+        if own and _DOTS.search(target.partition("?")[0]):
+            raise BadTargetError
         prefix = self._root_of(target) if own else self._prefix
         try:
             url = URL(str(self._origin) + prefix + target, encoded=True)
@@ -60,9 +74,12 @@ class Origin:
     def _root_of(self, target: str) -> str:
         """Return what stands in front of an own path: of the base's path what does not repeat it.
 
-        ``/openai/deployments/...`` of ``https://x.example/openai/v1`` is not below that.
+        ``/openai/deployments/...`` of ``https://x.example/openai/v1`` is not below that, nor is
+        it of ``https://x.example/v1``.
         """
         path, prefix = target.partition("?")[0] + "/", self._prefix + "/"
         places = [prefix.find(own + "/") for own in self._paths if path.startswith(own + "/")]
         found = [place for place in places if place >= 0]
-        return prefix[: found[0]] if found else self._prefix
+        if found:
+            return prefix[: found[0]]
+        return "" if self._prefix == "/v1" else self._prefix

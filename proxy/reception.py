@@ -7,6 +7,7 @@ what is asked next.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import time
 
@@ -24,6 +25,9 @@ from proxy.upstream import Answer, UpstreamFault
 
 _ERROR_BODY_BYTES = 64 * 1024
 _ERROR_BODY_S = 5.0
+
+_BELIEVED = ("text/plain", "text/vtt", "application/x-subrip", "audio/")
+"""Answers that are no events and may begin with anything: ``[Music]``, ``<i>``, ``data: 5``."""
 
 Next = Open | Finish | web.StreamResponse
 """What follows an attempt: another, an end to be written, or a response that is written."""
@@ -72,6 +76,7 @@ class Reception:
     async def _sniff(self) -> Next:
         """Find out what an answer is that does not call itself an event stream."""
         x, answer = self._x, self._answer
+        x.session.receive_head()
         coding = answer.headers.get("Content-Encoding", "")
         try:
             data, kind = await sniffed(lambda: x.patiently(answer.read(), x.limit), coding)
@@ -79,13 +84,17 @@ class Reception:
             return x.end(broken.fault)
         except TimeoutError:
             return x.end(Fault.FIRST_EVENT_TIMEOUT)
-        if kind is Body.EVENTS:
-            x.record.repaired("set_content_type")
         # What a re-attachment is answered with is no answer to what the client asked.
         same = self._command.request.method == x.request.method
+        passes = same and not (x.session.grammar.only_events or x.session.answered)
+        if passes and answer.headers.get("Content-Type", "").lower().startswith(_BELIEVED):
+            return await self._pass_on(data)
+        if kind is Body.EVENTS:
+            x.record.repaired("set_content_type")
         if kind is Body.EVENTS or (same and self._can_be_told(kind)):
-            return await self._read_stream(data, document=kind is Body.JSON)
-        if same and not (x.session.grammar.only_events or x.session.answered):
+            read = b"" if kind is Body.NOTHING else data
+            return await self._read_stream(read, document=kind is Body.JSON)
+        if passes:
             return await self._pass_on(data)
         return x.end(Fault.MALFORMED_EVENT, detail="the answer was no event stream")
 
@@ -107,10 +116,8 @@ class Reception:
             return x.end(Fault.MALFORMED_EVENT, detail="its compression cannot be decoded")
         x.session.receive_head(document=document)
         while True:
-            if data:
-                await self._relay(data, decoder)
-                if x.session.settled:
-                    return x.end(None)
+            if data and (over := await self._relay(data, decoder)):
+                return over
             try:
                 data = await answer.read(min(x.limit(), x.due()))
             except UpstreamFault as broken:
@@ -124,6 +131,15 @@ class Reception:
             if not data:
                 return x.end(None)
 
+    def _over(self) -> Open | Finish | None:
+        """End an attempt that has nothing more to say, or that says too much to be collected."""
+        x = self._x
+        if x.session.settled:
+            return x.end(None)
+        if x.down.overfull:
+            return x.end(Fault.OVERSIZE_EVENT, detail="all of them, to be one JSON object")
+        return None
+
     async def _tick(self) -> None:
         if self._x.clocks.now() >= self._x.due():
             await self._x.tick()
@@ -136,14 +152,33 @@ class Reception:
             return x.end(None)
         return x.end(Fault.STALL if x.session.data_events else Fault.FIRST_EVENT_TIMEOUT)
 
-    async def _relay(self, data: bytes, decoder: Decoder) -> None:
-        """Give one read to the session and write at once what it returns."""
+    async def _relay(self, data: bytes, decoder: Decoder) -> Open | Finish | None:
+        """Relay one read; return what follows, if that was the end of the attempt.
+
+        A kilobyte may decode to a megabyte: that is relayed in pieces, between which others have
+        their turn, and the clocks are looked at as between reads.
+        """
+        x, further = self._x, False
+        for piece in decoder.feed(data):
+            if further:
+                await asyncio.sleep(0)
+                await self._tick()
+                if x.clocks.now() >= x.limit():
+                    return self._silent()
+            further = True
+            await self._relay_piece(piece, decoded=decoder.active)
+            if over := self._over():
+                return over
+        return None
+
+    async def _relay_piece(self, data: bytes, *, decoded: bool) -> None:
+        """Give the session what was read and write at once what it returns."""
         x = self._x
         began, gap = time.perf_counter(), x.clocks.gap_s
         before = x.session.data_events
-        out = b"".join([x.session.receive_data(piece) for piece in decoder.feed(data)])
+        out = x.session.receive_data(data)
         events = x.session.data_events > before
-        if decoder.active:
+        if decoded:
             x.record.repaired("decoded_body")
         if events:
             x.record.events_came(gap)

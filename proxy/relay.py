@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Mapping
+from http import HTTPStatus
 
 from aiohttp import web
 
@@ -107,7 +108,9 @@ class Relay:
         x.clocks.attempt_begins()
         again = x.record.asked > 0
         x.record.asked += 1
-        opening = self._asker.ask(command, stream=x.stream, fresh=again)
+        # A form may ask for a stream behind its file, where nobody looks.
+        may_stream = x.stream or x.request.form is not None
+        opening = self._asker.ask(command, stream=may_stream, fresh=again)
         try:
             answer = x.answer = await x.patiently(opening, x.limit)
         except UpstreamFault as broken:
@@ -127,10 +130,14 @@ class Relay:
             return x.down.refuse(finish.reply, x.record.asked)
         await x.down.open_stream(x.answer, x.record.asked)
         if x.down.collecting:
-            x.record.repaired("sse_to_json")
-        # Counted before the last byte is out: who reads the end may scrape the next moment.
-        x.record.end(x.down.status)
-        response = await x.down.end(x.unsent + finish.body)
+            response = await x.down.end(x.unsent + finish.body)
+            if response.status == HTTPStatus.OK:
+                x.record.repaired("sse_to_json")
+            x.record.end(response.status)
+        else:
+            # Counted before the last byte is out: who reads the end may scrape the next moment.
+            x.record.end(x.down.status)
+            response = await x.down.end(x.unsent + finish.body)
         well = x.session.state is not State.FAILED and not x.broken
         if well and x.answer is not None and x.session.settled:
             self._edge.spawn(self._linger(x.answer))

@@ -66,6 +66,13 @@ async def sniffed(read: Callable[[], Awaitable[bytes]], coding: str) -> tuple[by
     while kind is None:
         more = await read()
         data += more
-        text += b"".join(decoder.feed(more))
-        kind = kind_of(text, ended=not more)
+        for piece in decoder.feed(more):
+            text += piece
+            kind = kind_of(text, ended=False)
+            if kind is not None:
+                return data, kind  # of a read that decodes to gigabytes too
+        if not more:
+            kind = kind_of(text, ended=True)
+        elif len(data) > _ENOUGH:
+            kind = Body.OTHER  # a head of gzip has names of any length
     return data, kind

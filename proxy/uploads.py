@@ -18,6 +18,7 @@ _MOST = 64 * 1024
 _BOUNDARY = re.compile(r'(?i)\bboundary=(?:"([^"]{1,70})"|([^\s;"]{1,70}))')
 _NAME = re.compile(rb'(?i)[;\s]name="([^"\r\n]{1,64})"')
 _FILE = re.compile(rb"(?i)[;\s]filename\*?=")
+_LONGEST_MARK = len(b";filename*=") - 1
 
 
 class Upload:
@@ -45,11 +46,15 @@ async def opened(content: StreamReader, content_type: str) -> tuple[dict[str, st
     if boundary is None:
         return None, Upload(b"", content)
     head = bytearray()
-    while len(head) < _MOST and not _FILE.search(head):
+    found = None
+    while len(head) < _MOST and found is None:
         more = await content.readany()
         if not more:
             break
+        # From where a mark that is split over two reads may have begun.
+        start = max(0, len(head) - _LONGEST_MARK)
         head += more
+        found = _FILE.search(head, start)
     return fields_of(bytes(head), boundary), Upload(bytes(head), content)
 
 

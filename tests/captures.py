@@ -141,6 +141,7 @@ def _framing() -> Iterator[Capture]:
     yield _chat("split_events", sse(ROLE)[:-1] + sse(*CHAT[1:]) + DONE)
     yield _chat("split_events", sse(raw(ROLE) + raw(HI)) + sse(THERE, STOP) + DONE)
     yield _chat("split_events/bare", sse(raw(ROLE) + b"\n" + raw(HI)) + sse(THERE, STOP) + DONE)
+    yield _chat("data_prefix/bare", sse(ROLE) + raw(HI) + b"\n\n" + sse(THERE, STOP) + DONE)
     yield _chat("data_prefix", _around(b"").replace(b"data: ", b"data: data: "))
     yield _chat("dropped_nul", WHOLE.replace(b"}\n\n", b"}\0\n\n", 1))
     yield _chat("dropped_nul/before", sse(ROLE) + b"\0" + sse(*CHAT[1:]) + DONE)

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from proxy.core.document import Document, read_document
 from proxy.core.fault import AttemptEnd, Fault
 from proxy.core.grammars import Kind
+from proxy.core.grammars.anew import TooMuchError
 from proxy.core.grammars.base import DONE, DONE_EVENT, is_json
 from proxy.core.judgement import Judgement
 from proxy.core.policy import SAFE, Policy, Quirks
@@ -168,9 +169,13 @@ class Attempt(Judgement):
             self.detail = document.detail
             return []
         try:
-            events = self.grammar.unroll(document.data)
+            events = self.grammar.unroll(document.data, self._policy.max_event_bytes)
         except RecursionError:
             return []  # what nests too deeply to be written again cannot be told
+        except TooMuchError:
+            self._fail(Fault.MALFORMED_EVENT, body)
+            self.detail = "told in events, its JSON would be more than any answer is"
+            return []
         return [*events, DONE_EVENT] if events and document.marked else events
 
     def name_fault(self, end: AttemptEnd) -> Fault:

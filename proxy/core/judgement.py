@@ -13,6 +13,7 @@ from proxy.core.doubt import Doubt
 from proxy.core.errors import plain_error, status_told
 from proxy.core.fault import Fault
 from proxy.core.grammars import Kind, grammar_for
+from proxy.core.grammars.anew import TooMuchError
 from proxy.core.grammars.base import DONE
 from proxy.core.policy import SAFE, Policy, Quirks
 from proxy.core.recovery import Splice
@@ -20,6 +21,9 @@ from proxy.core.repairs import clean_text, is_beginning, join, mend
 from proxy.core.repairs.shapes import shaper_for
 from proxy.core.request import Request
 from proxy.core.sse import STRAY, Event
+
+_BEHIND_AN_ANSWER = frozenset({None, Fault.MALFORMED_EVENT, Fault.OVERSIZE_EVENT})
+"""Faults that are none behind a finished answer, the absent one included."""
 
 _WHOLE = b'"chat.completion"'
 """What a completion in one piece calls itself; in a string it would have escapes around it."""
@@ -86,7 +90,9 @@ class Judgement:
 
     def finish(self) -> list[Event]:
         """Take the end of an answer that is whole without a terminal event."""
-        return self._splice.close() if self._splice else []
+        events: list[Event] = []
+        self._give(self._doubt.release(), events)
+        return events + (self._splice.close() if self._splice else [])
 
     def translated(self) -> None:
         """Note that the upstream's error event was given an ending that strict clients hear."""
@@ -95,15 +101,14 @@ class Judgement:
 
     def _last_words(self, events: list[Event]) -> list[Event]:
         """Judge what waited for something that did not come."""
-        if self.settled:
+        if self.terminal or self.mismatch or self.fault not in _BEHIND_AN_ANSWER:
             return events
-        if self._half is not None:
+        if self._half is not None and self.fault is None:
             half, self._half = self._half, None
             self._end(Kind.MALFORMED, half, events)
-        if self.fault is None and self.grammar.whole(clean=True):
+        if self.grammar.whole(clean=True):
             mark = self.grammar.end_mark()
-            if not self._disbelieve([mark] if mark else []):
-                self._give(self._doubt.release(), events)
+            self._disbelieve([mark] if mark else [])
         return events
 
     def _take(self, event: Event, events: list[Event]) -> None:
@@ -157,8 +162,8 @@ class Judgement:
     def _tell_whole(self, event: Event, events: list[Event]) -> bool:
         """Tell a whole completion that came as the only chunk; say whether it was one."""
         try:
-            parts = self.grammar.unroll(event.data)
-        except RecursionError:
+            parts = self.grammar.unroll(event.data, self._policy.max_event_bytes)
+        except (RecursionError, TooMuchError):
             return False
         if parts:
             self._count("json_to_sse")
@@ -189,7 +194,10 @@ class Judgement:
 
     def _ends_by(self, event: Event, *kinds: Kind) -> bool:
         """Say whether an event would end the stream in one of some ways; it is not taken."""
-        return event.name != STRAY and copy.deepcopy(self.grammar).read(event) in kinds
+        if event.name == STRAY:
+            return False
+        cleaned = clean_text(event, lambda _repair: None)
+        return copy.deepcopy(self.grammar).read(cleaned) in kinds
 
     def _stray(self, event: Event) -> None:
         """Leave out a block without fields, as WHATWG has it, unless it is no stream at all."""
@@ -218,11 +226,13 @@ class Judgement:
         if self._doubt.notice is not None:
             self.grammar.error = self._doubt.notice
             self._fail(Fault.IN_STREAM_ERROR, b"")
-        elif self._doubt.empty:
-            self.withheld = last
+            return True
+        if self._doubt.empty:
+            self.withheld = [*self._doubt.release(), *last]
             self._fail(Fault.EMPTY_STREAM, b"")
             self.detail = "it is finished and has no content"
-        return self.settled
+            return True
+        return False
 
     def _end(self, kind: Kind, event: Event, events: list[Event]) -> None:
         if kind is Kind.TERMINAL:
@@ -237,7 +247,6 @@ class Judgement:
                 self._count("added_finish_reason")
                 self._pass(missing, last)
             self._pass(event, last)
-            self._give(self._doubt.release(), last)
             last += self.finish()
             self.terminal = bool(last) and not self.mismatch
             events += last if self.terminal else []

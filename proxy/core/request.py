@@ -35,6 +35,7 @@ class _Fields(msgspec.Struct):
     store: Any = None
     temperature: Any = None
     seed: Any = None
+    stream_options: Any = None
 
 
 _decode = msgspec.json.Decoder(_Fields).decode
@@ -90,6 +91,12 @@ class Request:
             return False
         told, form = self._fields.stream, self.form is not None
         return told is True or (form and told == "true") or self._fields.stream_format == "sse"
+
+    @cached_property
+    def asks_usage(self) -> bool:
+        """Whether the client asked for a stream's statistics (``stream_options``)."""
+        options = self._fields.stream_options
+        return isinstance(options, dict) and options.get("include_usage") is True
 
     @cached_property
     def starting_after(self) -> int:
@@ -162,7 +169,7 @@ class Request:
             return _Fields()
         try:
             return _decode(self.body)
-        except (msgspec.MsgspecError, RecursionError):
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
             return self._lenient_fields()
 
     def _lenient_fields(self) -> _Fields:

@@ -149,6 +149,8 @@ class StreamSession(Facts):
         cause = Cause(fault, end, error)
         plan = course.after(cause, self._attempt.grammar, self._journal, now)
         if plan is None and self._attempt.withheld:
+            if end.fault is not None:
+                self._note(end.fault, end, Phase.AFTER_TERMINAL, IncidentOutcome.SWALLOWED)
             return Finish(body + self._believe())
         self._ledger.recovered("failed")
         if plan is None and not self._out.answered and course.is_plain_refusal(cause):

@@ -118,6 +118,7 @@ def _nul(block: Block) -> str:
 _FORMS: dict[str, Callable[[Block], str]] = {
     "bom": _bom,
     "closed_final_event": lambda block: "done" if block.event.data == DONE else "",
+    "data_prefix": lambda block: "bare" if block.begins_a_line(b"{") else "",
     "done_form": lambda block: "more" if block.event.data.startswith(DONE) else "",
     "dropped_comment": _comment,
     "dropped_dataless": _dataless,

@@ -41,6 +41,7 @@ MEANINGS: dict[str, str] = {
     "closed_final_event": "the last event lacks its blank line",
     "closed_final_event/done": "only the blank line behind [DONE] is missing",
     "data_prefix": "data: twice in front of a payload",
+    "data_prefix/bare": "a JSON object on a line without data: in front of it",
     "data_space": "no space behind the colon, which the standard allows",
     "decoded_body": "compressed; all offsets count decoded bytes",
     "done_form": "DONE without its brackets",

@@ -90,6 +90,7 @@ SURVIVAL: dict[str, Survival] = {
     "closed_final_event": Survival(Fate.SILENT, _SURVIVE),
     "closed_final_event/done": _WRONG,
     "data_prefix": _BOTH_CRASH,
+    "data_prefix/bare": _BOTH_LOSE,
     "data_space": _FINE,
     "decoded_body": _FINE,
     "done_form": _BOTH_CRASH,

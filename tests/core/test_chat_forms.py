@@ -12,8 +12,9 @@ from openai.lib.streaming.chat import ChatCompletionStreamState
 from openai.types.chat import ChatCompletionChunk
 from support import RECORDED, STREAMS, ask, chunk
 
-from proxy.core.grammars import grammar_for
-from proxy.core.grammars.chat_forms import fold, unroll
+from proxy.core.grammars import chat_forms, grammar_for
+from proxy.core.grammars.anew import TooMuchError
+from proxy.core.grammars.chat_forms import fold
 from proxy.core.sse import Event, EventSplitter
 
 HEAD = {"id": "chatcmpl-1", "object": "chat.completion", "created": 1, "model": "m"}
@@ -21,6 +22,11 @@ CHUNK = {**HEAD, "object": "chat.completion.chunk"}
 LEGACY = {"id": "cmpl-1", "object": "text_completion", "created": 1, "model": "m"}
 USAGE = {"prompt_tokens": 1, "completion_tokens": 2, "total_tokens": 3}
 CALL = {"id": "call_1", "type": "function", "function": {"name": "f", "arguments": '{"a":1}'}}
+
+
+def unroll(answer: dict[str, Any], *, usage: bool) -> list[dict[str, Any]]:
+    """Return all chunks of a completion."""
+    return list(chat_forms.unroll(answer, usage=usage))
 
 
 def completion(*messages: Any, finish: str | None = "stop", **fields: Any) -> dict[str, Any]:
@@ -115,6 +121,16 @@ def test_usage_is_told_if_it_was_asked_for(asked: bool) -> None:  # noqa: FBT001
     assert ("usage" in last) is asked
     if asked:
         assert last == {**CHUNK, "choices": [], "usage": USAGE}
+
+
+@pytest.mark.parametrize("legacy", [False, True])
+def test_more_choices_than_anybody_asks_for_are_no_answer(legacy: bool) -> None:  # noqa: FBT001
+    """A head in front of each would make hundreds of megabytes of a small document."""
+    choice = {"text": "", "finish_reason": "s"} if legacy else {"message": said("a")}
+    answer = {**HEAD, "choices": [choice] * 128}
+    assert {part["choices"][0]["index"] for part in unroll(answer, usage=False)} == {0}
+    with pytest.raises(TooMuchError):
+        unroll({**HEAD, "choices": [choice] * 129}, usage=False)
 
 
 @pytest.mark.parametrize("usage", [None, {}])
@@ -215,19 +231,6 @@ def test_a_call_adds_up_under_its_index() -> None:
         {"id": "a", "type": "function", "function": {"name": "f", "arguments": "{}"}},
         {"id": "b", "type": "function", "function": {"name": "g", "arguments": "{}"}},
     ]
-
-
-@pytest.mark.parametrize("index", [None, "0", -1, 9])
-def test_calls_without_a_usable_index_follow_each_other(index: Any) -> None:
-    """Nobody's arguments are added to another's."""
-    one, two = [{"id": name, **({"index": index} if index else {})} for name in "ab"]
-    assert spoken({"tool_calls": [one, two]})["tool_calls"] == [{"id": "a"}, {"id": "b"}]
-
-
-@pytest.mark.parametrize("calls", [None, "text", [None, 5]])
-def test_calls_that_are_none_are_left_out(calls: Any) -> None:
-    """Whatever else the delta has is kept."""
-    assert not spoken({"content": "a", "tool_calls": calls})["tool_calls"]
 
 
 def test_texts_and_lists_of_parts_add_up_in_one_message() -> None:

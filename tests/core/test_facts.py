@@ -160,6 +160,42 @@ def test_a_stream_that_does_not_add_up_is_no_success(last: Any) -> None:
     assert (status, whole["error"]["code"]) == (502, "stream_incomplete")
 
 
+@pytest.mark.parametrize("data", ["[1,2]", "5", "{}", '{"choices":[]}', '{"usage":{"a":1}}'])
+def test_a_stream_without_a_choice_is_no_success(data: str) -> None:
+    """There is no answer in it."""
+    status, whole = in_one_piece(folding(), sse(data) + DONE)
+    assert (status, whole["error"]["code"]) == (502, "stream_incomplete")
+
+
+def test_calls_that_cannot_be_told_apart_are_no_success() -> None:
+    """Glued arguments would be run."""
+    calls = [{"index": 0, "id": name, "function": {"arguments": "{}"}} for name in "ab"]
+    parts = [chunk(tool_calls=[call]) for call in calls]
+    status, whole = in_one_piece(folding(), sse(*parts, chunk(finish="tool_calls")) + DONE)
+    assert (status, whole["error"]["code"]) == (502, "stream_incomplete")
+
+
+@pytest.mark.parametrize(
+    ("number", "value"),
+    [("1e999", 1.7976931348623157e308), ("-1e999", -1.7976931348623157e308), ("NaN", None)],
+)
+@pytest.mark.parametrize("family", ["chat", "responses"])
+def test_numbers_that_json_has_none_for_do_not_spoil_the_object(
+    family: str, number: str, value: float | None
+) -> None:
+    """What is written anew is JSON."""
+    body = sse('{"choices":[{"delta":{"content":"a"},"x":0}]}'.replace("0", number), STOP) + DONE
+    if family == "responses":
+        last = '{"type":"response.completed","response":{"output":[],"x":0}}'
+        body = sse(CREATED, last.replace("0", number))
+    session = folding(family)
+    out = feed(session, body) + finish(session).body
+    reply = session.fold(out)
+    found = json.loads(reply.body, parse_constant=pytest.fail)
+    found = found if family == "responses" else found["choices"][0]
+    assert (reply.status, found["x"]) == (200, value)
+
+
 @pytest.mark.parametrize("depth", [500, 900, *range(975, 992)])
 def test_a_stream_nested_however_deeply_raises_nothing(depth: int) -> None:
     """Added up, or an error."""

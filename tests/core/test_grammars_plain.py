@@ -172,7 +172,7 @@ def test_nothing_is_known_that_could_be_joined_or_added(family: str) -> None:
     assert grammar.seam([Event(b"", b"{}")]) is None
     assert grammar.end_mark() is None
     assert not grammar.in_call(Event(b"", b'{"tool_calls":[]}'))
-    assert grammar.unroll(b'{"status":"completed"}') == []
+    assert grammar.unroll(b'{"status":"completed"}', 2**20) == []
 
 
 # --- the end ---

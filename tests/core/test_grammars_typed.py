@@ -9,6 +9,7 @@ import pytest
 from support import ask, hear, payloads, raw, sse
 
 from proxy.core.grammars import grammar_for
+from proxy.core.grammars.anew import TooMuchError
 from proxy.core.request import Request
 from proxy.core.sse import Event
 
@@ -17,7 +18,7 @@ EDIT = Request("POST", "/images/edits", None, form={"stream": "true", "n": "2"})
 
 def told(request: Request, answer: Any) -> list[tuple[bytes, Any]]:
     """Return the events that tell an answer."""
-    events = grammar_for(request).unroll(raw(answer))
+    events = grammar_for(request).unroll(raw(answer), 2**20)
     return [(event.name, json.loads(event.data)) for event in events]
 
 
@@ -46,6 +47,13 @@ def test_each_image_is_told_by_an_event_with_all_that_they_share(
         (name.encode(), {**shared, "size": "1024x1024", "b64_json": "AA"}),
         (name.encode(), {**shared, "size": "auto", "b64_json": "BB"}),
     ]
+
+
+def test_more_images_than_anybody_asks_for_are_no_answer() -> None:
+    """What they share would be told with each."""
+    assert len(told(ask("images"), {"data": [{"b64_json": "AA"}] * 128})) == 128
+    with pytest.raises(TooMuchError):
+        told(ask("images"), {"data": [{"b64_json": "AA"}] * 129})
 
 
 @pytest.mark.parametrize("data", [None, "text", [], [5, None], {"b64_json": "AA"}])
@@ -80,7 +88,7 @@ def test_without_a_text_nothing_is_told(answer: Any) -> None:
 def test_what_has_no_form_in_one_piece_tells_nothing(family: str) -> None:
     """Nobody knows what its events would be."""
     grammar = grammar_for(ask(family))
-    assert grammar.unroll(b'{"text":"a","data":[{}],"choices":[{}]}') == []
+    assert grammar.unroll(b'{"text":"a","data":[{}],"choices":[{}]}', 2**20) == []
 
 
 def test_what_can_be_told_and_what_can_be_folded_is_known() -> None:

@@ -140,6 +140,14 @@ def test_raw_controls_inside_strings_are_escaped(control: bytes) -> None:
     assert mended.repairs == {"escaped_control": 1}
 
 
+def test_only_so_many_controls_are_escaped() -> None:
+    """Each becomes an object before it is six bytes; what is between strings stays."""
+    escape = REPAIRS["escaped_control"]
+    most = b'{"a":1,\n"b":"' + b"\t" * 99_999 + b'"}'
+    assert escape(most) == [b'{"a":1,\n"b":"' + b"\\u0009" * 99_999 + b'"}']
+    assert escape(most + b"\t") is None
+
+
 def test_controls_that_are_white_space_are_left_alone() -> None:
     """Between values a tab is legal."""
     assert_untouched(b'data: {\t"a":\t1}\n\n')
@@ -201,6 +209,13 @@ def test_several_objects_in_one_event_are_split(data: bytes) -> None:
     mended = Mended(sse(data))
     assert mended.data == [b'{"a":1}', b'{"b":"}{"}']
     assert mended.repairs == {"split_events": 1}
+
+
+def test_more_values_than_a_stream_has_are_not_split() -> None:
+    """No blank lines were forgotten there, and each would cost an event."""
+    split = REPAIRS["split_events"]
+    assert split(b"{}" * 10_000) == [b"{}"] * 10_000
+    assert split(b"{}" * 10_001) is None
 
 
 @pytest.mark.parametrize("joint", [b"\ndata: ", b"", b" "])

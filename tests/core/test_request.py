@@ -37,6 +37,37 @@ def test_a_post_asks_for_a_stream_in_its_json(body: Any, asked: bool) -> None:  
 
 
 @pytest.mark.parametrize(
+    ("options", "asked"),
+    [
+        ({"include_usage": True}, True),
+        ({"include_usage": True, "include_obfuscation": False}, True),
+        ({"include_usage": False}, False),
+        ({"include_usage": "true"}, False),
+        ({"include_usage": 1}, False),
+        ({}, False),
+        (None, False),
+        ("include_usage", False),
+        (["include_usage"], False),
+    ],
+    ids=str,
+)
+def test_statistics_are_asked_for_in_the_options_of_a_stream(options: Any, asked: bool) -> None:  # noqa: FBT001
+    """And nowhere else."""
+    body = json.dumps({"stream": True, "stream_options": options})
+    assert post(body.encode()).asks_usage is asked
+    # What only the standard library reads says the same.
+    assert post(body.replace("true", 'true, "x": NaN', 1).encode()).asks_usage is asked
+
+
+def test_statistics_are_not_asked_for_where_nothing_is_said() -> None:
+    """Nor by a form, which has no objects."""
+    assert not post(b'{"stream":true}').asks_usage
+    assert not post(b"").asks_usage
+    form = {"stream_options": '{"include_usage":true}'}
+    assert not Request("POST", "/audio/transcriptions", None, form=form).asks_usage
+
+
+@pytest.mark.parametrize(
     ("target", "asked"),
     [
         ("/responses/resp_1?stream=true", True),

@@ -305,6 +305,25 @@ def test_a_reason_that_an_upstream_never_sends_is_added(mark: bytes) -> None:
     assert b'"finish_reason":"stop"' not in heard.out
 
 
+@pytest.mark.parametrize(
+    "said",
+    [
+        {"tool_calls": [{"id": "a", "function": {"name": "f", "arguments": "{"}}]},
+        {"function_call": {"name": "f", "arguments": "{"}},
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("place", ["message", "delta"])
+def test_no_end_is_added_to_half_a_call(said: Any, place: str) -> None:
+    """It would be run; where nobody says that it has ended, it broke off."""
+    added = Quirks(finish_reason="added")
+    body = raw({"choices": [{"index": 0, place: {"role": "assistant", **said}}]})
+    body = body.replace(b'"delta"', b'"\\u0064elta"')  # or it would not be taken for a document
+    heard = hear(body, document=True, quirks=added, max_attempts=1)
+    assert b"[DONE]" not in heard.out
+    assert [fault for fault, _, _ in heard.facts] == [Fault.CLEAN_EOF]
+
+
 def test_images_that_are_missing_are_told_behind_those_that_came() -> None:
     """They cannot be asked for again, so what came is the client's."""
     body = raw({"created": 1, "data": [{"b64_json": "AA=="}]})

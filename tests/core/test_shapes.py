@@ -312,7 +312,24 @@ def reasons(out: bytes) -> list[str]:
 
 @pytest.mark.parametrize(
     "arguments",
-    [["{"], ['{"', 'city":"Kiel'], ['{"a":1', ""], ['{"a":tr'], ["[1,"], ['{"a":"x\\']],
+    [
+        ["{"],
+        ['{"', 'city":"Kiel'],
+        ['{"a":1', ""],
+        ['{"a":tr'],
+        ["[1,"],
+        ['{"a":"x\\'],
+        ['{"a":"x\\', '"}'],
+        ['{"a":"x\\', "\\", '"'],
+        ['{"a":"}]}'],
+        ['"half of a text'],
+        ["tr"],
+        ["-", "a", "b"],
+        ["nothing like", " JSON", "{}"],
+        ["{]", "{}"],
+        ["[" * 50_000],
+        [" ", "\n{", "[]"],
+    ],
 )
 def test_arguments_that_stop_short_are_called_that(arguments: list[str]) -> None:
     """Or half of what the model wanted would be run (vllm-project/vllm#53739)."""
@@ -335,7 +352,13 @@ def test_arguments_that_stop_short_are_called_that(arguments: list[str]) -> None
         called({"a": 1}),
         called("[]", "{}", index=None),
         called('{"a":' + "1" * 5000 + "}"),
-        called("[" * 50_000),
+        called("[" * 50_000 + "]" * 50_000),
+        called("{}", "{"),
+        called('"a', 'b"'),
+        called("-", "1", "x"),
+        called("t", "rue"),
+        called('{"a":"x\\', '"', '}"}'),
+        called('{"a":"x\\', '\\"}'),
         sse(chunk(content="{"), chunk(finish="tool_calls")) + DONE,
         sse(chunk(tool_calls="{"), chunk(tool_calls=[5]), chunk(finish="tool_calls")) + DONE,
         sse({"choices": [{"delta": None}]}, chunk(finish="tool_calls")) + DONE,
@@ -378,8 +401,39 @@ def test_what_is_remembered_is_bounded_and_what_is_not_is_believed() -> None:
     session = start(quirks=LENGTH, journal_max_bytes=1000)
     assert session.receive_data(body) == body
     shaper: Any = session._attempt._shaper
-    kept = shaper._shapes[0]._arguments.values()
-    assert sum(len(text) for parts in kept for text in parts) < 3000
+    kept = shaper._shapes[0]._calls.values()
+    assert sum(len(text) for call in kept for text in call.parts) < 3000
+
+
+def test_calls_are_counted_with_what_remembering_one_costs() -> None:
+    """A stream of nothing but calls would otherwise be held whole, many times over."""
+    parts = [chunk(tool_calls=[{"index": at, "function": {"arguments": ""}}]) for at in range(100)]
+    session = start(quirks=LENGTH, journal_max_bytes=5000)
+    session.receive_data(sse(*parts))
+    shaper: Any = session._attempt._shaper
+    assert len(shaper._shapes[0]._calls) == 11
+
+
+def test_a_reason_in_every_chunk_is_judged_by_what_came_so_far() -> None:
+    """Each call is read on from where it was left, and its verdict may change until it is over."""
+    parts = ["", '{"a', '":"', "\\", '"', '"', "}", "{"]
+    chunks = [
+        chunk(tool_calls=[{"index": 0, "function": {"arguments": text}}], finish="tool_calls")
+        for text in parts
+    ]
+    heard = hear(sse(*chunks) + DONE, quirks=LENGTH)
+    assert reasons(heard.out) == ["tool_calls", *["length"] * 5, "tool_calls", "tool_calls"]
+
+
+def test_what_follows_the_end_of_a_call_is_not_remembered() -> None:
+    """Its verdict stands, so that no text is ever read again."""
+    session = start(quirks=LENGTH)
+    for text in ('{"a":', '"}"}', *"{}" * 9):
+        call = {"index": 0, "function": {"arguments": text}}
+        session.receive_data(sse(chunk(tool_calls=[call], finish="tool_calls")))
+    shaper: Any = session._attempt._shaper
+    (call,) = shaper._shapes[0]._calls.values()
+    assert "".join(call.parts) == '{"a":"}"}'
 
 
 # --- all of them ---

@@ -8,11 +8,17 @@ import pytest
 from support import STREAMS, ask, payloads, raw
 
 from proxy.core.grammars import grammar_for
+from proxy.core.grammars import unroll as telling
 from proxy.core.grammars.base import Kind
-from proxy.core.grammars.unroll import unroll
 from proxy.core.sse import Event
 
+LARGEST = 2**20
 RESPONSE = {"id": "resp_1", "object": "response", "status": "completed", "output": []}
+
+
+def unroll(response: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return all events of a response."""
+    return list(telling.unroll(response))
 
 
 def finished(*output: Any, **fields: Any) -> dict[str, Any]:
@@ -203,7 +209,7 @@ def test_the_end_of_a_stream_unrolls_to_what_the_stream_said(name: str) -> None:
 def test_a_grammar_names_the_events_that_it_unrolls() -> None:
     """As the stream's own are named; what is no document has none."""
     grammar = grammar_for(ask("responses"))
-    names = [event.name for event in grammar.unroll(raw(RESPONSE))]
+    names = [event.name for event in grammar.unroll(raw(RESPONSE), LARGEST)]
     assert names == [b"response.created", b"response.completed"]
     for data in (b"", b"5", b"<html>", b"{}", b"\xff"):
-        assert grammar.unroll(data) == []
+        assert grammar.unroll(data, LARGEST) == []

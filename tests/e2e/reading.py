@@ -12,7 +12,7 @@ import gc
 import json
 import os
 import shutil
-from collections.abc import AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -108,10 +108,31 @@ async def _async(client: openai.AsyncOpenAI, call: Call) -> Told:
         return _caught(error)
 
 
+FILE = ("a.wav", b"RIFF\x00\xff" + bytes(range(256)), "audio/wav")
+
+_FILES = {"edits": "image", "transcriptions": "file"}
+"""What the file is called that goes along with a request."""
+
+_OTHERS: dict[str, Callable[[Any], Callable[..., Any]]] = {
+    "images": lambda client: client.images.generate,
+    "edits": lambda client: client.images.edit,
+    "transcriptions": lambda client: client.audio.transcriptions.create,
+    "runs": lambda client: client.beta.threads.runs.create,
+    "threads": lambda client: client.beta.threads.create_and_run,
+    "agents": lambda client: client.beta.agents.sessions.create,
+    "session": lambda client: client.beta.agents.sessions.events.stream,
+}
+
+
 def _open(client: Any, call: Call) -> Any:
     family, _, way = call.read.partition(" ")
-    home = client.chat.completions if family == "chat" else getattr(client, family)
     made: Told = {**call.params, "extra_headers": call.headers}
+    if family in _FILES:
+        made[_FILES[family]] = FILE
+    if family in _OTHERS:
+        asks = {} if family == "session" else {"stream": True}
+        return lambda: _OTHERS[family](client)(**made, **asks)
+    home = client.chat.completions if family == "chat" else getattr(client, family)
     if way == "raw":
         return lambda: home.create(**made, stream=True)
     return lambda: home.stream(**made)

@@ -91,13 +91,14 @@ async def test_a_whole_answer_passes_unchanged_and_is_counted_once(
 async def test_the_upstream_sees_what_was_asked(
     proxy: Proxy, upstream: MisbehavingUpstream, name: str
 ) -> None:
-    """Method, target, type and body byte for byte, whatever the body was looked at for."""
+    """Method, target, type and body byte for byte; and that no compression can be read."""
     door = DOORS[name]
     model = model_for(door, "asked")
     upstream.script(model, sse(*door.stream(model).events))
     kind, body = door.body(model)
-    await door.ask(proxy.port, model)
+    await door.ask(proxy.port, model, headers=[("Accept-Encoding", "br, gzip")])
     [request] = requests_for(upstream, model)
+    assert request.header("accept-encoding") == "identity"
     query = f"?model={model}" if door.form == "query" else ""
     assert (request.method, request.target) == (door.method, door.target + query)
     assert request.body == (body or b"")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
+import json
 import re
 from pathlib import Path
 
@@ -13,9 +15,10 @@ from e2e.conftest import Starter
 from e2e.doors import DOORS, Door
 from e2e.stage import CHUNKED, EVENT_STREAM, Exchange, Stage
 from e2e.wire import check_complete, check_failed, connected
-from proxy.demo.answers import Piece, sse
-from proxy.demo.bodies_media import images
-from proxy.demo.shapes import TEXT, words
+from proxy.demo.answers import EVENT_STREAM as EVENTS_TYPE
+from proxy.demo.answers import Answer, Piece, reply, sse
+from proxy.demo.bodies_media import images, picture
+from proxy.demo.shapes import TEXT, event, words
 from proxy.demo.upstream import MisbehavingUpstream
 
 IMAGE = 6 * 2**20
@@ -26,6 +29,11 @@ TOO_LARGE = 13 * 2**20
 """More than 17 MiB in base64, where an event may have 16."""
 
 WRITE = 16 * 2**10
+
+EVENTS = 100 * 2**20
+"""Of events that gzip makes a thousandth of."""
+
+GZIP = ("Content-Encoding", "gzip")
 
 MOST = 8 * EVENT
 """By so much the proxy's memory may grow for one stream of such events.
@@ -155,3 +163,44 @@ async def test_an_event_over_the_cap_is_an_honest_error(
     assert incidents.pop(("oversize_event", "mid_content", "surfaced")) == 1.0
     assert incidents.pop(("oversize_event", "before_content", "surfaced")) == 1.0
     assert set(incidents) <= {("oversize_event", "before_content", "restarted")}
+
+
+async def test_a_small_read_that_decodes_to_hundreds_of_megabytes_costs_no_more(
+    alone: Starter, upstream: MisbehavingUpstream
+) -> None:
+    """It is decoded piece by piece, each of which is written before the next."""
+    door, model = DOORS["chat"], "large-squeezed"
+    events = door.stream(model).events
+    chunk = json.loads(events[3].removeprefix(b"data: "))
+    chunk["choices"][0]["delta"]["content"] = "x" * WRITE
+    body = b"".join([*events[:3], *[event(chunk)] * (EVENTS // WRITE), *events[3:]])
+    squeezed = gzip.compress(body)
+    assert len(squeezed) < 2**20
+    upstream.script("warm", sse(*door.stream("warm").events))
+    upstream.script(model, Answer(headers=(*EVENTS_TYPE, GZIP), pieces=(squeezed,)))
+    proxy, before = await warmed(alone, upstream.base_url, door)
+    got = await door.ask(proxy.port, model)
+    check_complete(got)
+    assert got.body == body
+    assert peak_bytes(proxy) - before < MOST
+
+
+async def test_an_image_in_one_object_becomes_one_event_or_an_honest_error(
+    alone: Starter, upstream: MisbehavingUpstream
+) -> None:
+    """An object of 8 MiB is an event of as much, in bounded memory; over the cap it is none."""
+    door = DOORS["images"]
+    upstream.script("warm", sse(*events_of(door, "warm", 0)))
+    for model, size in (("object", IMAGE), ("object-over", TOO_LARGE)):
+        made = {"created": 7, "data": [{"b64_json": picture(TEXT, size)}]}
+        upstream.script(model, reply(200, made))
+    proxy, before = await warmed(alone, upstream.base_url, door)
+    got = await door.ask(proxy.port, "object")
+    check_complete(got, "images")
+    [(name, data)] = got.events
+    assert name == b"image_generation.completed"
+    assert json.loads(data)["b64_json"] == picture(TEXT, IMAGE)
+    refused = await door.ask(proxy.port, "object-over")
+    assert (refused.status, refused.error["code"]) == (502, "stream_incomplete")
+    assert "max_event_bytes" in refused.error["message"]
+    assert peak_bytes(proxy) - before < MOST

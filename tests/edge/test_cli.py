@@ -185,7 +185,12 @@ def test_config_prints_tables_as_a_file_that_gives_them_again(
     again, _ = load({}, toml(tmp_path, ended.stdout))
     assert again.model_dump(mode="json") == given_again.model_dump(mode="json")
     assert again.policy == given_again.policy
-    assert list(tomllib.loads(ended.stdout))[-4:] == ["recovery", "quirks", "upstreams", "fallbacks"]
+    assert list(tomllib.loads(ended.stdout))[-4:] == [
+        "recovery",
+        "quirks",
+        "upstreams",
+        "fallbacks",
+    ]
 
 
 def test_config_prints_the_variable_of_a_key_and_no_secret(

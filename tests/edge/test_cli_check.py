@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import pty
@@ -129,6 +130,60 @@ def test_the_readme_shows_a_report_as_it_is() -> None:
     body = b"".join(piece for piece in answer.pieces if isinstance(piece, bytes))
     page = (ROOT / "README.md").read_text("utf-8")
     assert f"$ wholestream check answer.sse\n{as_text(lint(body))}\n```" in page
+
+
+@pytest.mark.parametrize("flag", ["", "--json"])
+@pytest.mark.parametrize("body", [WHOLE, CUT], ids=["clean", "cut"])
+def test_a_verdict_that_nobody_reads_is_none(body: bytes, flag: str, tmp_path: Path) -> None:
+    """Neither clean nor not; and not a word about it, as of any program in a pipe."""
+    path = tmp_path / "captured"
+    path.write_bytes(body)
+    here, there = os.pipe()
+    os.close(here)
+    with os.fdopen(there, "wb", 0) as closed:
+        ended = subprocess.run(  # noqa: S603 - our own program
+            [*PROGRAM, str(path), *filter(None, [flag])],
+            check=False,
+            stdout=closed,
+            stderr=subprocess.PIPE,
+            timeout=60,
+            cwd=ROOT,
+        )
+    assert (ended.returncode, ended.stderr) == (2, b"")
+
+
+def test_a_verdict_that_cannot_be_written_is_one_line(stored: Path) -> None:
+    """A full disk is no fault of the stream."""
+    with Path("/dev/full").open("wb", 0) as full:
+        ended = subprocess.run(  # noqa: S603 - our own program
+            [*PROGRAM, str(stored)],
+            check=False,
+            stdout=full,
+            stderr=subprocess.PIPE,
+            timeout=60,
+            cwd=ROOT,
+        )
+    assert ended.returncode == 2
+    assert ended.stderr == b"wholestream: standard output: No space left on device\n"
+
+
+def test_an_interrupt_ends_the_judging_without_a_word() -> None:
+    """Once all is read, there is nothing else to end. Interrupts before that end the reading."""
+    pipe = subprocess.PIPE
+    with subprocess.Popen(PROGRAM, stdin=pipe, stdout=pipe, stderr=pipe, cwd=ROOT) as running:  # noqa: S603 - our own program
+        assert running.stdin is not None
+        assert running.stdout is not None
+        assert running.stderr is not None
+        # Takes much longer than three seconds; once it is written, all but a pipe's size was read.
+        running.stdin.write(b":\n\n" * 2**22)
+        running.stdin.close()
+        for _ in range(3):
+            running.send_signal(signal.SIGINT)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                running.wait(1)
+                break
+        out, err = running.stdout.read(), running.stderr.read()
+    assert (running.returncode, out, err) == (130, b"", b"")
 
 
 def test_an_interrupt_ends_the_capture_and_not_the_check() -> None:

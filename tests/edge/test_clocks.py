@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from edge.loopback import made
-from proxy.clocks import Clocks, patiently
+from proxy.clocks import FINISH_GRACE_S, USAGE_GRACE_S, Clocks, patiently
 
 
 class StillLoop(asyncio.SelectorEventLoop):
@@ -92,6 +92,41 @@ def test_the_first_event_and_the_next_have_limits_of_their_own() -> None:
         assert (clocks.age_s, clocks.gap_s) == (10, 0)
         assert clocks.upstream_limit(begun=True) == 1020
         assert clocks.upstream_limit(begun=False) == 1053
+
+    clocks_at(steps(), loop)
+
+
+def test_a_finished_answer_is_waited_for_a_moment_longer() -> None:
+    """For statistics and an end mark; never longer than for anything else."""
+    loop = StillLoop()
+
+    async def steps() -> None:
+        clocks = Clocks(made(first_event_timeout_s=50, stall_timeout_s=7))
+        loop.now += 3
+        clocks.event_came()
+        assert clocks.upstream_limit(begun=True, finished=True) == 1003 + FINISH_GRACE_S
+        assert clocks.upstream_limit(begun=False, finished=True) == 1050
+        assert clocks.upstream_limit(begun=True, finished=True, owed=True) == 1010
+        patient = Clocks(made(stall_timeout_s=70))
+        assert patient.upstream_limit(begun=True, finished=True, owed=True) == 1003 + USAGE_GRACE_S
+        assert patient.upstream_limit(begun=True, owed=True) == 1073
+        hasty = Clocks(made(stall_timeout_s=0.5))
+        assert hasty.upstream_limit(begun=True, finished=True) == 1003.5
+
+    clocks_at(steps(), loop)
+
+
+def test_time_begins_anew_when_an_upload_is_sent() -> None:
+    """It may have taken longer than any limit."""
+    loop = StillLoop()
+
+    async def steps() -> None:
+        clocks = Clocks(made(first_event_timeout_s=50, commit_after_s=10))
+        loop.now += 400
+        clocks.body_was_sent()
+        assert (clocks.age_s, clocks.gap_s) == (0, 0)
+        assert clocks.upstream_limit(begun=False) == 1450
+        assert clocks.client_due(None) == 1410
 
     clocks_at(steps(), loop)
 

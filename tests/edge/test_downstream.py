@@ -285,3 +285,94 @@ def test_an_error_response_steers_the_sdks(reply: Reply, steering: tuple[str, st
     assert headers.getall("Server") == ["wholestream"]
     assert headers["Content-Type"] == "application/json"
     assert headers["X-Own"] == "1"
+
+
+# --- events gathered into one object ----------------------------------------------------
+
+
+def summed(body: bytes) -> Reply:
+    """Make one object of what was gathered, or an error."""
+    if b"error" in body:
+        return Reply(503, b'{"error":{}}', retry_after_s=1)
+    return Reply(200, b'{"events":%d}' % body.count(b"\n\n"))
+
+
+@pytest.mark.parametrize("attempts", [1, 3])
+async def test_what_is_gathered_is_one_object_with_a_length(attempts: int) -> None:
+    """The upstream's headers without those of a stream; nothing is sent before its end."""
+    told = [("Content-Type", "text/event-stream"), ("x-request-id", "req_1"), ("X-Accel-X", "y")]
+    async with answering(200, [*told, ("Content-Length", "0")]) as answer:
+
+        async def scene(down: Downstream) -> web.StreamResponse:
+            down.collect(summed)
+            assert down.collecting
+            await down.open_stream(answer, attempts)
+            await down.write(b"data: 1\n\n")
+            await down.beat()
+            assert (down.status, down.response) == (0, None)
+            return await down.end(b"data: 2\n\n")
+
+        status, headers, body = await seen(scene)
+    assert (status, body) == (200, b'{"events":3}')
+    assert headers["Content-Type"] == "application/json"
+    assert headers["Content-Length"] == "12"
+    assert headers["x-request-id"] == "req_1"
+    assert headers["X-Accel-X"] == "y"
+    assert headers["x-wholestream-request-id"] == "ws_1"
+    assert headers.get(ATTEMPTS) == (None if attempts == 1 else "3")
+    assert not {"Cache-Control", "X-Accel-Buffering", "Transfer-Encoding"} & set(headers)
+
+
+async def test_what_adds_up_to_an_error_has_its_status() -> None:
+    """In the proxy's own words, with the number of attempts and without the answer's headers."""
+    async with answering(200, [("x-request-id", "req_1"), ("Content-Length", "0")]) as answer:
+
+        async def scene(down: Downstream) -> web.StreamResponse:
+            down.collect(summed)
+            await down.open_stream(answer, 2)
+            response = await down.end(b"error")
+            assert down.status == 503
+            return response
+
+        status, headers, body = await seen(scene)
+    assert (status, body) == (503, b'{"error":{}}')
+    assert (headers["x-should-retry"], headers["Retry-After"]) == ("false", "1")
+    assert headers[ATTEMPTS] == "2"
+    assert headers["x-wholestream-request-id"] == "ws_1"
+    assert "x-request-id" not in headers
+
+
+async def test_what_is_passed_on_is_not_what_was_gathered_before() -> None:
+    """An attempt's events are forgotten where the next one's answer passes as it is."""
+    async with answering(400, [("Content-Length", "4")], b"oops") as answer:
+
+        async def scene(down: Downstream) -> web.StreamResponse:
+            down.collect(summed)
+            await down.write(b"data: 1\n\n")
+            assert await down.pass_on(answer, b"", 2, None) is None
+            assert not down.collecting
+            assert not down.overfull
+            return await down.end()
+
+        status, headers, body = await seen(scene)
+    assert (status, body) == (400, b"oops")
+    assert headers["Content-Length"] == "4"
+    assert headers[ATTEMPTS] == "2"
+
+
+async def test_it_is_known_when_too_much_was_gathered() -> None:
+    """A stream that is written on is never too much."""
+
+    async def handle(request: web.BaseRequest) -> web.StreamResponse:
+        down = Downstream(request, OWN, cap=10)
+        await down.write(b"x" * 11)
+        assert not down.overfull
+        down.collect(summed)
+        await down.write(b"x" * 10)
+        assert not down.overfull
+        await down.write(b"x")
+        assert down.overfull
+        return await down.end()
+
+    async with our_server(handle) as port:
+        assert b"200 OK" in await talk(port, ASK)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gzip
+import itertools
+import tracemalloc
 
 import pytest
 from hypothesis import given
@@ -122,6 +124,39 @@ async def test_it_is_known_byte_by_byte_and_compressed(
     data, found = await sniffed(read, coding)
     assert found is kind
     assert sent.startswith(data)
+
+
+@pytest.mark.parametrize(
+    ("unit", "kind"),
+    [(b'{"a":1}\n', Body.JSON), (b":\n\n", Body.EVENTS), (b"    ", Body.OTHER)],
+    ids=["json", "events", "blank"],
+)
+async def test_no_more_is_decoded_than_has_to_be_known(unit: bytes, kind: Body) -> None:
+    """A small read may decode to any size."""
+    sent = gzip.compress(unit * (2**26 // len(unit)))
+
+    async def read() -> bytes:
+        return sent
+
+    tracemalloc.start()
+    try:
+        assert await sniffed(read, "gzip") == (sent, kind)
+        assert tracemalloc.get_traced_memory()[1] < 2**20
+    finally:
+        tracemalloc.stop()
+
+
+async def test_a_compressed_body_that_never_begins_is_nothing_known() -> None:
+    """The head of gzip has a name, which may be endless."""
+    head = b"\x1f\x8b\x08\x08" + bytes(6)
+    reads = itertools.chain([head], itertools.repeat(b"n" * 1000))
+
+    async def read() -> bytes:
+        return next(reads)
+
+    data, kind = await sniffed(read, "gzip")
+    assert kind is Body.OTHER
+    assert len(data) < 70_000
 
 
 async def test_what_cannot_be_decoded_is_not_looked_at() -> None:

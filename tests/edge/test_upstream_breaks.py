@@ -300,6 +300,36 @@ def test_a_pooled_connection_that_dies_before_any_answer_was_stale(loop: str, na
     run(loop, work())
 
 
+@on_both_loops
+@pytest.mark.parametrize("method", ["GET", "HEAD", "PUT", "DELETE", "OPTIONS"])
+def test_what_may_be_repeated_is_not_repeated_here(loop: str, method: str) -> None:
+    """Who counts attempts must know of each; on a new connection, one of its own, or a used one."""
+    seen = []
+
+    async def work() -> None:
+        async def fickle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            seen.append(await read_request(reader))
+            if seen[-1].startswith(b"POST"):
+                writer.write(OK)
+                seen.append(await read_request(reader))
+            reset(writer)
+
+        async with raw_server(fickle) as port, opened(f"http://{HOST}:{port}") as upstream:
+            for fresh in (False, True):
+                with pytest.raises(UpstreamFault) as caught:
+                    await upstream.open(method, "/x", CIMultiDict(), None, fresh=fresh)
+                assert not caught.value.stale
+            assert len(seen) == 2
+            async with called(upstream) as answer:
+                assert await read_all(answer) == (b"ok", None)
+            with pytest.raises(UpstreamFault) as caught:
+                await upstream.open(method, "/x", CIMultiDict(), None)
+            assert caught.value.stale
+            assert len(seen) == 4
+
+    run(loop, work())
+
+
 # --- in the middle of a body ------------------------------------------------------------
 
 HEADS = {

@@ -8,9 +8,9 @@ from __future__ import annotations
 import dataclasses
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-from fuzz.cases import Case
 from support import ask
 
+from fuzz.cases import Case
 from proxy.core.policy import Continuation, Fallback, Hold, Policy, Quirks, Replay, Target
 from proxy.core.request import Request
 
@@ -30,7 +30,10 @@ def _upload(target: str, form: dict[str, str]) -> Request:
 
 
 _AZURE = Request(
-    "POST", "/openai/deployments/d/chat/completions?api-version=1", b'{"stream":true}', own_path=True
+    "POST",
+    "/openai/deployments/d/chat/completions?api-version=1",
+    b'{"stream":true}',
+    own_path=True,
 )
 SHAPES = (
     Asked("chat", ask("chat")),

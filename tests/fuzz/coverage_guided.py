@@ -67,12 +67,12 @@ def main() -> int:
     if asked.keep:
         return _keep(targets)
     if importlib.util.find_spec("atheris") is None:
-        print(_NEEDS)
+        _say(_NEEDS)
         return 2
     parts = sum(SHARES.get(target, 1) for target in targets)
     shares = {t: max(1, asked.seconds * SHARES.get(t, 1) // parts) for t in targets}
     broken = [target for target, seconds in shares.items() if not _run(target, seconds)]
-    print(f"BROKEN: {', '.join(broken)}" if broken else "No property broke.")
+    _say(f"BROKEN: {', '.join(broken)}" if broken else "No property broke.")
     return bool(broken)
 
 
@@ -94,7 +94,9 @@ def _run(target: str, seconds: int) -> bool:
     text = log.read_text("utf-8", "replace")
     told = dict(_STATISTICS.findall(text))
     kept = sum(1 for _ in (place / "found").iterdir())
-    print(f"{target:10}{seconds:5} s{told.get('number_of_executed_units', '?'):>10} runs{kept:6} kept")
+    _say(
+        f"{target:10}{seconds:5} s{told.get('number_of_executed_units', '?'):>10} runs{kept:6} kept"
+    )
     if code:
         _tell(target, text, sorted((place / "broken").iterdir()))
     return not code
@@ -103,10 +105,10 @@ def _run(target: str, seconds: int) -> bool:
 def _tell(target: str, text: str, broken: list[Path]) -> None:
     """Say what broke, and how to repeat it."""
     lines = [line for line in text.splitlines() if not line.startswith("INFO: Instrumenting")]
-    print("\n".join(lines[-_SHOWN_LINES:]))
+    _say("\n".join(lines[-_SHOWN_LINES:]))
     for path in broken:
         again = f"{sys.executable} {Path(__file__).relative_to(ROOT)}"
-        print(f"TO REPEAT: {again} --target {target} --repeat {path.relative_to(ROOT)}")
+        _say(f"TO REPEAT: {again} --target {target} --repeat {path.relative_to(ROOT)}")
 
 
 def _search(target: str, seconds: int) -> None:
@@ -136,6 +138,11 @@ def _search(target: str, seconds: int) -> None:
     atheris.Fuzz()
 
 
+def _say(text: str) -> None:
+    sys.stdout.write(f"{text}\n")
+    sys.stdout.flush()
+
+
 def _escaped(word: bytes) -> str:
     return "".join(f"\\x{byte:02x}" for byte in word)
 
@@ -143,7 +150,7 @@ def _escaped(word: bytes) -> str:
 def _repeat(check: Callable[[bytes], None], path: Path) -> int:
     """Try one input; what it breaks is raised."""
     check(path.read_bytes())
-    print(f"{path}: the property holds")
+    _say(f"{path}: the property holds")
     return 0
 
 
@@ -163,8 +170,9 @@ def _keep(targets: list[str]) -> int:
             path.unlink()
         for data in chosen:
             (kept / named(data)).write_bytes(data)
+        shutil.rmtree(WORK / target / "found", ignore_errors=True)
         size = sum(map(len, chosen))
-        print(f"{target:10}{len(inputs):7} inputs{len(chosen):6} kept{size:9} bytes")
+        _say(f"{target:10}{len(inputs):7} inputs{len(chosen):6} kept{size:9} bytes")
     return 0
 
 

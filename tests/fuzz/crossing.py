@@ -11,11 +11,12 @@ from dataclasses import dataclass, field
 from typing import cast
 
 from aiohttp import HttpVersion10, HttpVersion11, web
-from fuzz.asking import SHAPES, quirks
-from fuzz.cases import Case
+from edge.loopback import made
 from multidict import CIMultiDict
 from yarl import URL
 
+from fuzz.asking import SHAPES, quirks
+from fuzz.cases import Case
 from proxy.core.errors import read_error, reply_of
 from proxy.core.grammars import GRAMMARS, endpoint_of, grammar_for
 from proxy.core.journal import Journal
@@ -24,7 +25,6 @@ from proxy.core.sse import Event
 from proxy.gate import Gate
 from proxy.headers import to_client, to_upstream
 from proxy.origin import BadTargetError, Origin
-from proxy.settings import Settings
 
 _HOP_BY_HOP = frozenset(
     {
@@ -116,13 +116,15 @@ _BASES = (
     Origin("https://api.openai.com/v1"),
     Origin("http://127.0.0.1:9"),
     Origin(
-        "https://x.example/openai/v1", query="api-version=1&a=b", paths=("/openai", "/v1beta/models")
+        "https://x.example/openai/v1",
+        query="api-version=1&a=b",
+        paths=("/openai", "/v1beta/models"),
     ),
     Origin("http://[::1]:8080/a%2Fb"),
 )
 _PREFIXES = ("/v1", "", "/openai/v1", "/a%2Fb")
 _ORIGIN_FORM = re.compile(r"/(?:[!-\"$-\[\]-~]|(?<=.)/)*")
-_GATE = Gate(Settings())
+_GATE = Gate(made())
 
 
 @dataclass
@@ -220,7 +222,7 @@ def check_request(data: bytes) -> None:
 
 
 def _check_against_json(request: Request) -> None:
-    """What is seen in passing is what is there."""
+    """Compare what is seen in passing with what is there."""
     try:
         found = json.loads((request.body or b"").decode())
     except (ValueError, RecursionError):
@@ -246,6 +248,7 @@ def check_errors(data: bytes) -> None:
     assert 400 <= error.status <= 599
     assert error.message
     assert error.type
+    assert error.code != ""
     assert not (error.transient and error.policy)
     reply = reply_of(error)
     assert reply.status == error.status
@@ -258,4 +261,3 @@ def check_errors(data: bytes) -> None:
     for event in told:
         assert event.encode().count(b"\n") == (3 if event.name else 2)
         assert isinstance(json.loads(event.data), dict)
-

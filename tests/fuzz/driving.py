@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 
 from fuzz.asking import Asked, policy
 from fuzz.cases import Case
-
 from proxy.core.budget import RetryBudget
 from proxy.core.commands import Finish, Open, Report, shutdown_error
 from proxy.core.fault import AttemptEnd, Fault
@@ -22,11 +21,14 @@ _END, _COMMIT, _LEAVE = 0, 3, 4
 """Knobs, counted from ``first``: how three attempts end, when the clock commits, who leaves."""
 
 
+_CLEAN = AttemptEnd()
+
+
 @dataclass(frozen=True)
 class Answered:
     """How an upstream answers, and how that ends. ``how`` None: not by a 200."""
 
-    end: AttemptEnd = AttemptEnd()
+    end: AttemptEnd = _CLEAN
     how: str | None = "stream"
 
 
@@ -67,7 +69,7 @@ class Run:
     """How many pieces there were when each attempt began."""
     heard: list[bytes] = field(default_factory=list)
     """The body of each attempt that was answered with a 200."""
-    last: AttemptEnd = AttemptEnd()
+    last: AttemptEnd = _CLEAN
     finish: Finish | None = None
     left: str = ""
     """Who ended it, if it was not the upstream: ``client`` or ``proxy``."""

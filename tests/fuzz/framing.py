@@ -12,7 +12,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from fuzz.cases import Case
-
 from proxy.core.sse import STRAY, Event, EventSplitter
 
 _CAPS = (16 * 2**20, 8, 64, 1)
@@ -38,7 +37,7 @@ def check_splitter(data: bytes) -> None:
     closed.
     """
     case = Case(data)
-    cap, strays = case.pick(1, _CAPS), bool(case.number(2) % 2)
+    cap, strays = _cap(case), bool(case.number(2) % 2)
     closes = not case.number(3) % 2
     whole = _split([case.body], cap, strays=strays, closes=closes)
     cut = _split(case.reads(0, case.body), cap, strays=strays, closes=closes)
@@ -48,6 +47,15 @@ def check_splitter(data: bytes) -> None:
             _check_canonical(event)
     if not strays:
         _check_against_the_format(case.body, whole, closes=closes)
+
+
+def _cap(case: Case) -> int:
+    """Return a cap: one of a few, or one at which a block of the body just fits, or just not."""
+    number = case.number(1)
+    if number < len(_CAPS):
+        return _CAPS[number]
+    sizes = [len(block) for block in case.body.split(b"\n\n")]
+    return max(1, sizes[number % len(sizes)] - number // 128)
 
 
 def _split(reads: Iterable[bytes], cap: int, *, strays: bool, closes: bool) -> Split:

@@ -12,13 +12,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+from support import ask
+
 from fuzz import signs
 from fuzz.asking import Asked
 from fuzz.cases import SEPARATOR, Case, case
 from fuzz.driving import Run, drive
 from fuzz.signs import Told
 from fuzz.streaming import check_counts, check_endings, check_outcome
-from support import ask
 
 SHAPES = (
     Asked("chat", ask("chat")),
@@ -99,7 +100,7 @@ def _check_texts(both: Run, alone: Run, *, whole: bool) -> None:
 
 
 def _check_identity(both: Run) -> None:
-    """What was given first is the one identity of what follows."""
+    """Look for the one identity: that of what was given first."""
     first = [_fields(told) for told in signs.read(both.given_before(1))]
     rest = [_fields(told) for told in signs.read(both.out)[len(first) :]]
     if both.asked.family == "responses":
@@ -109,10 +110,24 @@ def _check_identity(both: Run) -> None:
     known = {
         name: next((fields[name] for fields in first if fields.get(name)), None) for name in _NAMES
     }
+    once = {slot for fields in first for slot in _once(fields)}
     for fields in rest:
+        assert not once & set(_once(fields)), f"given twice: {fields}"
         if not fields.get("error") and any(known.values()):
             for name in _NAMES:
                 assert not known[name] or fields.get(name, known[name]) == known[name], fields
+
+
+def _once(fields: dict[str, Any]) -> Iterator[Slot]:
+    """Name what is given once: a choice's role, a call's id."""
+    for choice in _dicts(fields.get("choices")):
+        index, delta = _index(choice.get("index"), 0), choice.get("delta")
+        delta = delta if isinstance(delta, dict) else {}
+        if delta.get("role"):
+            yield index, "role"
+        for place, call in enumerate(_dicts(delta.get("tool_calls"))):
+            if call.get("id"):
+                yield index, "id", _index(call.get("index"), place)
 
 
 def _response_id(fields: dict[str, Any]) -> str | None:

@@ -11,7 +11,6 @@ from collections import Counter
 from typing import Any
 
 from fuzz.cases import Case
-
 from proxy.core.repairs import clean_text, is_beginning, join, mend
 from proxy.core.sse import Event
 
@@ -63,13 +62,14 @@ def check_cleaning(event: Event) -> Event:
 
 
 def check_mending(event: Event) -> None:
-    """What comes out is one line each, and no healthy event is touched."""
+    """Hold what comes out to one line each; no healthy event is touched."""
     counted = Counter[str]()
     mended = mend(event, lambda repair: counted.update([repair]))
     if mended is None:
         assert not counted
         return
-    assert not (_is_healthy(event) or event.data == DONE), f"a healthy event was mended: {mended}"
+    assert not _is_healthy(event), f"a healthy event was mended: {mended}"
+    assert event.data != DONE
     assert sum(counted.values()) == 1, counted
     (repair,) = counted
     for part in mended:
@@ -85,7 +85,7 @@ def check_mending(event: Event) -> None:
 
 
 def _check_what_it_says(repair: str, data: bytes, mended: list[bytes]) -> None:
-    """A repair adds nothing and takes nothing away but what its name says."""
+    """Prove that a repair adds and takes nothing but what its name says."""
     before, after = (text.decode("utf-8", "replace") for text in (data, b"".join(mended)))
     before = before.replace("\n", " ") if repair != "escaped_control" else before
     if repair == "done_form":

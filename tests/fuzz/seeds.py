@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
+from typing import Any
+
+from splices import ANSWERS, again
+from support import DONE, STREAMS
 
 from fuzz import asking, driving, joining
 from fuzz.cases import case
-from splices import ANSWERS, again
-from support import DONE, STREAMS
 
 _CUT, _RESET, _DOCUMENT = 1, 2, 6
 _REFUSED = next(at for at, how in enumerate(driving.ANSWERS) if how.end.status == 400)
@@ -53,8 +55,8 @@ _DATA = (
 )
 _HEADERS = (
     b"Authorization: Bearer k\nConnection: close, authorization, X-Own\nX-Own: 1\nVia: 1.1 a",
-    b"Content-Type: text/event-stream\nSet-Cookie: a\nX-A: 1\nx-a: 2\nAlt-Svc: h3\nX-B: \xff\xc3\xa9",
-    b"api-key: k\nTransfer-Encoding: chunked\nTE: trailers\nUpgrade: websocket\nX-C: a\rb\nExpect: x",
+    b"Content-Type: text/event-stream\nSet-Cookie: a\nX-A: 1\nx-a: 2\nAlt-Svc: h3\nX-B: \xff",
+    b"api-key: k\nTransfer-Encoding: chunked\nTE: trailers\nUpgrade: websocket\nX-C: a\rb\nExpect:",
 )
 _TARGETS = (
     *(b"/v1/chat/completions", b"/v1/models?key=k&limit=1", b"//evil.example/", b"/a%2F..;/b?c#d"),
@@ -63,12 +65,23 @@ _TARGETS = (
 _ERRORS = (
     *(b'{"error":{"message":"x","type":"t","code":"rate_limit_exceeded"}}', b"error: overloaded"),
     *(b'{"type":"error","error":{"type":"overloaded_error"}}', b"<html><p>502 Bad Gateway</p>"),
-    *(b'{"message":"x","code":500}', b'{"error":"quota"}', b'{"object":"error","code":40303}'),
+    *(
+        b'{"message":"x","code":500}',
+        b'{"error":"quota"}',
+        b'{"error":{"code":""}}',
+        b'{"object":"error","code":40303}',
+    ),
     *(b'{"response":{"error":{"code":"server_error"}}}', b'{"choices":[]}\ndata: [DONE]\n\n'),
 )
 _BODIES = (
     *(b'{"model":"m","stream":true,"n":2,"seed":1}', b'{"temperature":0,"store":false}', b"{"),
-    *(b"stream=true\nn=3", b'{"background":true,"model":NaN,"stream_format":"sse"}', b""),
+    *(
+        b"stream=true\nn=3",
+        b'{"n":0,"stream":1}',
+        b'{"n":129}',
+        b'{"background":true,"model":NaN,"stream_format":"sse"}',
+        b"",
+    ),
 )
 
 
@@ -91,6 +104,7 @@ def shapes_of(stream: str) -> list[int]:
 
 
 def _splitter() -> Iterator[bytes]:
+    yield case(b'id: 1\ndata:  {"a":1}\nevent:  x\n\ndata\ndata: 1\n\n', k0=1)
     for body in STREAMS.values():
         yield case(body)
     for number, change in enumerate(_FRAMES.values()):
@@ -120,7 +134,7 @@ def _documents() -> Iterator[tuple[int, bytes]]:
     message = {"role": "assistant", "content": "Hi"}
     choice = {"index": 0, "message": message, "finish_reason": "stop"}
     item = {"id": "msg_1", "type": "message", "content": [{"type": "output_text", "text": "Hi"}]}
-    answers = {
+    answers: dict[str, dict[str, Any]] = {
         "chat": {"id": "c", "choices": [choice], "usage": {"total_tokens": 1}},
         "responses": {"id": "r", "object": "response", "status": "completed", "output": [item]},
         "images": {"created": 1, "data": [{"b64_json": "x"}]},
@@ -134,7 +148,9 @@ def _documents() -> Iterator[tuple[int, bytes]]:
 def _joining() -> Iterator[bytes]:
     for name, answer in ANSWERS.items():
         places = [
-            at for at, asked in enumerate(joining.SHAPES) if asked.request.path == answer.request.path
+            at
+            for at, asked in enumerate(joining.SHAPES)
+            if asked.request.path == answer.request.path
         ]
         shape = places[-1] if "two" in name else places[0]
         for cut in (answer.ends[answer.content - 1], answer.ends[-3] - 9):

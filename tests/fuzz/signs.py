@@ -10,8 +10,9 @@ import json
 import re
 from typing import Any, NamedTuple
 
-from fuzz.driving import Run
 from support import whole_events
+
+from fuzz.driving import Run
 
 DONE = b"[DONE]"
 _RESPONSE_ENDS = {f"response.{end}" for end in ("completed", "incomplete", "cancelled")}
@@ -33,6 +34,9 @@ _TURN_ENDS = {
     )
 }
 _SEAMS = re.compile(rb"[\r\n]+(?:data:? ?)*")
+_REASON = re.compile(rb'"finish_reason"\s*:\s*"[^"]')
+"""What is no text, is a reason for some and none for others."""
+
 _ESCAPE = re.compile(rb"\\u00([0-9a-fA-F]{2})")
 
 
@@ -118,8 +122,8 @@ def _chat(run: Run, events: list[Told], last: Told) -> str:
     said = _evidence(run)
     if finished and not opened <= finished:
         return f"choices {opened - finished} have no finish_reason"
-    if not finished and b"DONE" not in said:
-        return "nobody said [DONE], nor any finish_reason"
+    if not finished and b"DONE" not in said and (_REASON.search(said) or b"finish" not in said):
+        return "nobody said [DONE], and no finish_reason was given"
     if not finished and quirk == "required" and b"expires_at" not in said:
         return "a finish_reason is required"
     if finished and b"finish_reason" not in said and quirk != "added":

@@ -9,12 +9,13 @@ import json
 from collections.abc import Callable
 from typing import Any
 
-from fuzz import words
-from fuzz.cases import KNOBS, SEPARATOR
-from fuzz.seeds import SEEDS, shapes_of
 from hypothesis import strategies as st
 from splices import ANSWERS, again
 from support import RECORDED, STREAMS
+
+from fuzz import words
+from fuzz.cases import KNOBS, SEPARATOR
+from fuzz.seeds import SEEDS, shapes_of
 
 _LONGEST = 16_000
 """A longer recorded stream says nothing more in this, and takes its time."""
@@ -39,7 +40,8 @@ knobs = st.lists(
 
 
 def _place(draw: Draw, blocks: Blocks) -> int:
-    return draw(st.integers(0, max(0, len(blocks) - 1)))
+    place: int = draw(st.integers(0, max(0, len(blocks) - 1)))
+    return place
 
 
 def _cut(draw: Draw, blocks: Blocks) -> Blocks:
@@ -123,7 +125,7 @@ def broken(draw: Draw, body: bytes, most: int = 4) -> bytes:
 def streams(draw: Draw) -> bytes:
     """Return a case of ``stream``: mostly an answer to the right kind of request."""
     name = draw(st.sampled_from(sorted(_WHOLE)))
-    head = draw(knobs)
+    head: bytes = draw(knobs)
     family = name.partition("-")[0]
     shapes = shapes_of(_FAMILIES.get(family, family))
     shape = draw(st.sampled_from(shapes) | st.integers(0, 255))
@@ -136,7 +138,8 @@ def streams(draw: Draw) -> bytes:
 def joined(draw: Draw) -> bytes:
     """Return a case of ``joining``: an answer cut, and the same one told anew, or nearly."""
     name = draw(st.sampled_from(sorted(ANSWERS)))
-    answer, head = ANSWERS[name], draw(knobs)
+    answer = ANSWERS[name]
+    head: bytes = draw(knobs)
     shape = {"responses": 3, "legacy": 2 if "completion" in name else 0, "two": 1}
     spelling = draw(st.sampled_from(("same", "lumps", "letters")))
     second = answer.body if spelling == "same" else again(answer, spelling)

@@ -13,7 +13,6 @@ from fuzz.asking import SHAPES
 from fuzz.cases import Case
 from fuzz.driving import Run, drive
 from fuzz.signs import Told
-
 from proxy.core.commands import Finish, Report
 from proxy.core.fault import AttemptEnd, Fault, IncidentOutcome, Phase, StreamOutcome
 
@@ -43,8 +42,9 @@ def check_stream(data: bytes) -> None:
     check_orders(run)
     check_afterwards(run)
     check_fold(run, report)
-    if case.number(_COMMIT) == case.number(_LEAVE) == 0 and case.number(_READS):
+    if case.number(_COMMIT) == case.number(_LEAVE) == 0:
         _check_reads(case, run, report)
+        _check_restart(case, run, report)
 
 
 def check_endings(run: Run, events: list[Told]) -> None:
@@ -109,7 +109,8 @@ def check_counts(run: Run, report: Report, events: list[Told]) -> None:
     assert len(report.recoveries) == len(run.opens) - 1, "a plan has no result, or two"
     late = [incident for incident in report.incidents if incident.outcome in _WELL]
     assert all(incident.phase is Phase.AFTER_TERMINAL for incident in late)
-    assert len(late) <= (report.outcome in _GOOD)
+    good = report.outcome in _GOOD
+    assert (good and run.last.fault is not None) <= len(late) <= good, "a late fault is no incident"
     told = Counter(incident.attempt for incident in report.incidents)
     assert set(told.values()) <= {1}, f"two incidents of one attempt: {report.incidents}"
     # Another 4xx is an answer to the request, and no incident.
@@ -136,7 +137,7 @@ def check_orders(run: Run) -> None:
 
 
 def check_fold(run: Run, report: Report) -> None:
-    """What adds up to one piece is JSON, and an error where the stream was one."""
+    """Add it up, where it can be: to JSON, and to an error where the stream was one."""
     if run.finish is None or run.finish.reply or run.finish.pass_on or not run.session.folds:
         return
     reply = run.session.fold(run.out)
@@ -160,6 +161,8 @@ def check_afterwards(run: Run) -> None:
 
 def _check_reads(case: Case, run: Run, report: Report) -> None:
     """Cut in another way, the same bodies give the same stream and the same facts."""
+    if not case.number(_READS):
+        return
     other = drive(_Whole(case), run.asked, limits=_LIMITS, first=_ENDS, reads=_READS)
     assert other.out == run.out, f"{other.out!r} is not {run.out!r}"
     again = other.report
@@ -170,6 +173,28 @@ def _check_reads(case: Case, run: Run, report: Report) -> None:
         for one in (report, again)
     ]
     assert facts[0] == facts[1]
+
+
+def _check_restart(case: Case, run: Run, report: Report) -> None:
+    """Let the last answer be the first one: who was given nothing before cannot tell."""
+    again = {strategy for strategy, _ in report.recoveries}
+    quirks = run.opens[0].target.quirks
+    if report.outcome not in _GOOD or again != {"restart"} or quirks.empty_answer != "pass":
+        return
+    assert not run.given_before(len(run.opens) - 1)
+    other = drive(
+        _Last(case, len(run.opens) - 1), run.asked, limits=_LIMITS, first=_ENDS, reads=_READS
+    )
+    assert other.out == run.out, f"{run.out!r} has traces of what came before {other.out!r}"
+
+
+class _Last(Case):
+    """A case of the last attempt alone."""
+
+    def __init__(self, other: Case, number: int) -> None:
+        knobs = bytearray(other._knobs)
+        knobs[_ENDS] = knobs[_ENDS + min(number, 2)]
+        super().__init__(bytes(knobs) + other.bodies[number % len(other.bodies)])
 
 
 class _Whole(Case):

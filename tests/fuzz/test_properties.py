@@ -12,12 +12,11 @@ import os
 from pathlib import Path
 
 import pytest
-from fuzz import asking, driving
-from fuzz.properties import PROPERTIES
-from fuzz.strategies import joined, spoken, streams
 from hypothesis import HealthCheck, given, settings
 from hypothesis.database import DirectoryBasedExampleDatabase
-from support import STREAMS
+
+from fuzz.properties import PROPERTIES
+from fuzz.strategies import joined, spoken, streams
 
 ROOT = Path(__file__).parents[2]
 SLOW = [HealthCheck.too_slow, HealthCheck.data_too_large]

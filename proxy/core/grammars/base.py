@@ -33,7 +33,7 @@ _WORDS = re.compile(
 )
 _NO_BRACKETS = bytes(byte for byte in range(256) if byte not in b"{}[]")
 DONE_EVENT = Event(b"", DONE)
-NULLS = frozenset({b"", b"null", b'""', b"{}", b"false"})
+NULLS = frozenset({b"", b"null", b'""', b"{}", b"[]", b"0", b"false"})
 """Raw JSON values that say "nothing here", the absent one included."""
 
 
@@ -138,8 +138,11 @@ class Grammar(abc.ABC):
         """Return the seam at which another attempt can be joined to what was given."""
         return None
 
-    def unroll(self, document: bytes) -> list[Event]:  # noqa: ARG002 - most have no such form
-        """Return the events that tell a document, a finished answer in one piece; or none."""
+    def unroll(self, document: bytes, largest: int) -> list[Event]:  # noqa: ARG002 - most cannot
+        """Return the events that tell a document, a finished answer in one piece; or none.
+
+        Raises ``anew.TooMuchError`` where they would be too many; ``largest`` bounds one event.
+        """
         return []
 
     def fold(self, events: list[Event]) -> bytes:  # noqa: ARG002 - most have no such form

@@ -14,6 +14,7 @@ from typing import Any
 import msgspec
 
 from proxy.core.errors import UpstreamError, dumps, read_error
+from proxy.core.grammars.anew import read_anew, tell
 from proxy.core.grammars.base import (
     DONE,
     DONE_EVENT,
@@ -26,7 +27,7 @@ from proxy.core.grammars.base import (
     raw,
     says,
 )
-from proxy.core.grammars.chat_forms import IDENTITY, fold, unroll
+from proxy.core.grammars.chat_forms import IDENTITY, calls_in, fold, unroll
 from proxy.core.grammars.chat_seam import ChatSeam, choices_of, index_of
 from proxy.core.grammars.seam import Seam
 from proxy.core.journal import Journal
@@ -109,9 +110,11 @@ class ChatGrammar(Grammar):
         return Kind.EVENT
 
     def _read_choices(self, event: Event, chunk: _Chunk) -> None:
-        for choice in chunk.choices or ():
-            if choice.index in self._finished and self.has_content(event):
-                self._goes_on = True
+        choices = chunk.choices or ()
+        if self._finished and not self._goes_on and choices:
+            again = any(choice.index in self._finished for choice in choices)
+            self._goes_on = again and self.has_content(event)
+        for choice in choices:
             if says(choice.finish_reason):
                 self._finished.add(choice.index)
                 self._stopped = self._stopped and bytes(choice.finish_reason) == b'"stop"'
@@ -213,21 +216,23 @@ class ChatGrammar(Grammar):
         """Return the seam of chat chunks."""
         return ChatSeam(given)
 
-    def unroll(self, document: bytes) -> list[Event]:
+    def unroll(self, document: bytes, largest: int) -> list[Event]:
         """Return the chunks of a completion, and ``[DONE]`` if every choice is finished."""
         options = self.request.json.get("stream_options")
         usage = isinstance(options, dict) and options.get("include_usage") is True
-        answer = loads(document)
-        chunks = unroll(answer, usage=usage)
-        ended = all(choice.get("finish_reason") for choice in choices_of(answer))
-        ended = ended or self.quirks.finish_reason == "added"
-        mark = [DONE_EVENT] if chunks and ended else []
-        return [*(Event(b"", dumps(chunk)) for chunk in chunks), *mark]
+        answer = read_anew(document)
+        chunks = (Event(b"", dumps(chunk)) for chunk in unroll(answer, usage=usage))
+        told = tell(chunks, largest)
+        unfinished = [one for one in choices_of(answer) if not one.get("finish_reason")]
+        # As in a stream: nothing is added to half a call, or it would be run.
+        adds = self.quirks.finish_reason == "added" and not any(map(calls_in, unfinished))
+        return [*told, DONE_EVENT] if told and (adds or not unfinished) else told
 
     def fold(self, events: list[Event]) -> bytes:
-        """Return the completion that chunks add up to."""
-        chunks = [loads(event.data) for event in events]
-        return dumps(fold([chunk for chunk in chunks if chunk]))
+        """Return the completion that chunks add up to; without a choice they are none."""
+        chunks = [read_anew(event.data) for event in events]
+        whole = fold([chunk for chunk in chunks if chunk])
+        return dumps(whole) if whole.get("choices") else b""
 
 
 def _peek_slowly(data: bytes) -> _Chunk | None:

@@ -28,6 +28,8 @@ class ChatSeam(Seam):
         self._roles: set[int] = set()
         self._calls: dict[Slot, dict[str, Any]] = {}
         self._theirs: dict[Slot, str] = {}
+        self._opened: set[int] = set()
+        self._seen: set[int] = set()
         super().__init__(given)
 
     def pieces(self, found: dict[str, Any]) -> list[Piece]:
@@ -66,10 +68,15 @@ class ChatSeam(Seam):
 
     def learn(self, found: dict[str, Any]) -> None:
         """Notice calls that only their ids tell apart: nobody could say which is which."""
+        self._seen |= {index_of(choice) for choice in choices_of(found)}
         for slot, call in _placed_calls(found):
             theirs = call.get("id") or ""
             if theirs and self._theirs.setdefault(slot, theirs) != theirs:
                 self.sealed = "its tool calls have no index of their own"
+
+    def unseen(self) -> bool:
+        """Say whether a choice was opened that the new attempt has not: nobody would finish it."""
+        return not self._opened <= self._seen
 
     def fit(self, found: dict[str, Any]) -> bool:
         """Impose the identity; take out roles and tool ids that were given."""
@@ -97,6 +104,8 @@ class ChatSeam(Seam):
                 del call[key]
             taken = taken or bool(given)
             if call.get("id") or any(_body(call)):
+                # Its place in the list may have been its index, and those before it may be gone.
+                call.setdefault("index", place)
                 kept.append(call)
         if "tool_calls" in delta:
             delta["tool_calls"] = kept
@@ -110,6 +119,7 @@ class ChatSeam(Seam):
             if key in found and not self._identity.get(key):
                 self._identity[key] = found[key]
         for choice in choices_of(found):
+            self._opened.add(index_of(choice))
             delta = choice.get("delta")
             if isinstance(delta, dict) and delta.get("role"):
                 self._roles.add(index_of(choice))

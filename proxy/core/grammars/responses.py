@@ -10,6 +10,7 @@ from __future__ import annotations
 import msgspec
 
 from proxy.core.errors import UpstreamError, dumps, read_error
+from proxy.core.grammars.anew import read_anew, tell
 from proxy.core.grammars.base import (
     DONE,
     Grammar,
@@ -202,14 +203,14 @@ class ResponsesGrammar(Grammar):
         """Return the seam of response events."""
         return ResponsesSeam(given)
 
-    def unroll(self, document: bytes) -> list[Event]:
+    def unroll(self, document: bytes, largest: int) -> list[Event]:
         """Return the events of a response that has ended."""
-        events = unroll(loads(document))
-        return [Event(event["type"].encode(), dumps(event)) for event in events]
+        events = unroll(read_anew(document))
+        return tell((Event(event["type"].encode(), dumps(event)) for event in events), largest)
 
     def fold(self, events: list[Event]) -> bytes:
         """Return the response as its last event has it; some servers leave its output out."""
-        found = [loads(event.data) for event in events]
+        found = [read_anew(event.data) for event in events]
         response = found[-1].get("response") if found else None
         if not isinstance(response, dict):
             return b""

@@ -92,6 +92,10 @@ class Seam(abc.ABC):
     def learn(self, found: dict[str, Any]) -> None:
         """Look at an event of the new attempt before it is taken apart; may seal."""
 
+    def unseen(self) -> bool:
+        """Say whether something was given, if without text, that the new attempt has not yet."""
+        return False
+
     @abc.abstractmethod
     def is_closed(self, slot: Slot) -> bool:
         """Say whether a slot was finished, so that no more text may follow in it."""

@@ -13,10 +13,11 @@ from typing import Any
 import msgspec
 
 from proxy.core.errors import dumps, read_error
-from proxy.core.grammars.base import DONE, Kind, dicts, loads, says
+from proxy.core.grammars.anew import TooMuchError, read_anew, tell
+from proxy.core.grammars.base import DONE, Kind, dicts, says
 from proxy.core.grammars.plain import PlainGrammar
 from proxy.core.policy import SAFE, Quirks
-from proxy.core.request import Request
+from proxy.core.request import MAX_CHOICES, Request
 from proxy.core.sse import Event
 
 _NULL = msgspec.Raw(b"null")
@@ -102,13 +103,15 @@ class ImagesGrammar(TypedGrammar):
         super().__init__(request, quirks)
         self._missing = request.choices if request.choices_known else None
 
-    def unroll(self, document: bytes) -> list[Event]:
+    def unroll(self, document: bytes, largest: int) -> list[Event]:
         """Return a completed event for each image."""
-        answer = loads(document)
+        answer = read_anew(document)
         kind = self.last_of[self.request.path.rstrip("/").endswith("/edits")]
-        images = answer.pop("data", None)
+        images = dicts(answer.pop("data", None))
+        if len(images) > MAX_CHOICES:
+            raise TooMuchError
         shared = {"type": kind, "created_at": answer.pop("created", None), **answer}
-        return [Event(kind.encode(), dumps(shared | image)) for image in dicts(images)]
+        return tell((Event(kind.encode(), dumps(shared | image)) for image in images), largest)
 
 
 class AudioGrammar(TypedGrammar):
@@ -118,15 +121,15 @@ class AudioGrammar(TypedGrammar):
     last = frozenset({"transcript.text.done", "speech.audio.done"})
     language = ("transcript.", "speech.")
 
-    def unroll(self, document: bytes) -> list[Event]:
+    def unroll(self, document: bytes, largest: int) -> list[Event]:
         """Return the last event of a transcription, which repeats the whole text."""
-        answer = loads(document)
+        answer = read_anew(document)
         if not isinstance(answer.get("text"), str):
             return []
         kept: dict[str, Any] = {
             key: answer[key] for key in ("text", "logprobs", "usage") if key in answer
         }
-        return [Event(b"", dumps({"type": "transcript.text.done", **kept}))]
+        return tell([Event(b"", dumps({"type": "transcript.text.done", **kept}))], largest)
 
 
 class ThreadsGrammar(TypedGrammar):

@@ -24,19 +24,22 @@ _CALLS = {
 """Items with one streamed text: the name of its events, and where it stands."""
 
 
-def unroll(response: dict[str, Any]) -> list[dict[str, Any]]:
-    """Return the events of a response that has ended; none if it has not."""
+def unroll(response: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """Tell the events of a response that has ended one by one; none if it has not."""
     status = str(response.get("status"))
-    if status not in _TERMINALS:
-        return []
+    events = _events(response, status) if status in _TERMINALS else ()
+    for number, event in enumerate(events):
+        yield {**event, "sequence_number": number}
+
+
+def _events(response: dict[str, Any], status: str) -> Iterator[dict[str, Any]]:
     opened = {**response, "status": "in_progress", "output": [], "usage": None}
-    events = [{"type": "response.created", "response": opened}]
+    yield {"type": "response.created", "response": opened}
     output = response.get("output")
     for place, item in enumerate(output if isinstance(output, list) else []):
         if isinstance(item, dict):
-            events += _item(item, place)
-    events.append({"type": f"response.{status}", "response": response})
-    return [{**event, "sequence_number": number} for number, event in enumerate(events)]
+            yield from _item(item, place)
+    yield {"type": f"response.{status}", "response": response}
 
 
 def _item(item: dict[str, Any], place: int) -> Iterator[dict[str, Any]]:

@@ -131,5 +131,6 @@ class Replayed(Splice):
         return value == given
 
     def _look(self) -> bool:
-        self.aligned = not (self._texts_left or self._marks_left or self.mismatch)
+        left = self._texts_left or self._marks_left or self._seam.unseen()
+        self.aligned = not (left or self.mismatch)
         return self.aligned

@@ -8,6 +8,7 @@ whether it did, and a line in ``shaper_for``. Must not know sockets, or what oth
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from typing import Any, Protocol
 
@@ -20,6 +21,13 @@ from proxy.core.grammars.seam import finite
 from proxy.core.sse import Event
 
 _OF_ALL = ("id", "created", "model")
+
+_OF_A_CALL = 500
+"""What remembering a call costs beside its arguments, in bytes."""
+
+_SIGNS = re.compile(r'\\.?|["{}\[\]]', re.DOTALL)
+_LONGEST_WORD = len("-Infinity")
+"""A value without brackets or quotes that has not become one by then never does."""
 
 
 class Shape(Protocol):
@@ -169,39 +177,95 @@ class _Shortened:
 
     def __init__(self, cap: int) -> None:
         self._left = cap
-        self._arguments: dict[tuple[int, int], list[str]] = {}
+        self._calls: dict[tuple[int, int], _Arguments] = {}
+        self._short: dict[int, set[int]] = {}
+        """The calls that stop short as far as they came, by choice."""
 
     def take(self, chunk: dict[str, Any]) -> bool:
         changed = False
         for choice in choices_of(chunk):
             self._gather(choice)
-            if choice.get("finish_reason") == "tool_calls" and self._is_short(index_of(choice)):
+            # What is longer than may be remembered was not remembered whole, and is believed.
+            short = self._left >= 0 and bool(self._short.get(index_of(choice)))
+            if choice.get("finish_reason") == "tool_calls" and short:
                 choice["finish_reason"] = "length"
                 changed = True
         return changed
 
     def _gather(self, choice: dict[str, Any]) -> None:
         delta = choice.get("delta")
-        if not isinstance(delta, dict) or self._left < 0:
+        if not isinstance(delta, dict):
             return
-        calls = dicts(delta.get("tool_calls"))
-        for place, call in enumerate(calls):
+        for place, call in enumerate(dicts(delta.get("tool_calls"))):
             function, index = call.get("function"), call.get("index")
             text = function.get("arguments") if isinstance(function, dict) else None
-            if isinstance(text, str):
-                at = index if isinstance(index, int) else place
-                self._left -= len(text)
-                self._arguments.setdefault((index_of(choice), at), []).append(text)
+            if isinstance(text, str) and self._left >= 0:
+                self._add(index_of(choice), index if isinstance(index, int) else place, text)
 
-    def _is_short(self, index: int) -> bool:
-        calls = [parts for (choice, _), parts in self._arguments.items() if choice == index]
-        # What is longer than may be remembered was not remembered whole, and is believed.
-        return self._left >= 0 and any(_breaks_off("".join(parts)) for parts in calls)
+    def _add(self, choice: int, at: int, text: str) -> None:
+        if (choice, at) not in self._calls:
+            self._calls[choice, at] = _Arguments()
+            self._left -= _OF_A_CALL
+        call = self._calls[choice, at]
+        self._left -= len(text)
+        call.add(text)
+        short = self._short.setdefault(choice, set())
+        (short.add if call.short else short.discard)(at)
+
+
+class _Arguments:
+    """The arguments of one call, judged once: where their first value ends, if it does.
+
+    Each character is looked at once: some servers give a finish reason in every chunk.
+    """
+
+    def __init__(self) -> None:
+        self.short = False
+        """Whether a value began and is not whole."""
+        self.parts: list[str] = []
+        self._judged = False
+        self._depth = 0
+        self._quoted = False
+        self._carry = ""
+
+    def add(self, text: str) -> None:
+        """Take the next piece of the text."""
+        if not self.parts:
+            text = text.lstrip()
+        if not text or self._judged:
+            return
+        self.parts.append(text)
+        if self.parts[0][0] in '{["':
+            self.short = True
+            self._follow(text)
+        else:
+            self._judge()
+            if sum(map(len, self.parts)) > _LONGEST_WORD:
+                self._judged = True
+
+    def _follow(self, text: str) -> None:
+        """Look for the end of the first value, bracket by bracket."""
+        signs, self._carry = _SIGNS.finditer(self._carry + text), ""
+        for found in signs:
+            sign = found[0]
+            if sign[0] == "\\":
+                self._carry = sign if len(sign) == 1 else ""  # what it escapes comes later
+                continue
+            if sign == '"':
+                self._quoted = not self._quoted
+            elif not self._quoted:
+                self._depth += 1 if sign in "{[" else -1
+            if not self._quoted and self._depth <= 0:
+                self._judge()
+                self._judged = True  # what follows changes nothing
+                return
+
+    def _judge(self) -> None:
+        self.short = _breaks_off("".join(self.parts))
+        self._judged = not self.short
 
 
 def _breaks_off(text: str) -> bool:
-    if not text.strip():
-        return False  # a call without arguments
     try:
         json.loads(text)
     except json.JSONDecodeError as error:

@@ -20,6 +20,10 @@ _STRING = re.compile(rb'"(?:[^"\\]|\\.?)*+"?', re.DOTALL)
 _CONTROL = re.compile(rb"[\x01-\x1f]")
 """All but NUL: that is no character somebody forgot to escape, and what it hides is not known."""
 
+_CONTROLS = bytes(range(1, 32))
+_MOST_CONTROLS = 100_000
+"""No text has more of them; each becomes an object before it is six bytes."""
+
 
 def replace_utf8(data: bytes) -> bytes | None:
     """Replace bytes that are not UTF-8 by U+FFFD; SDKs die of them (ggml-org/llama.cpp#4036)."""
@@ -40,7 +44,14 @@ def escape_separators(data: bytes) -> bytes | None:
 
 def escape_controls(data: bytes) -> list[bytes] | None:
     """Escape raw control characters inside strings, which JSON forbids (RFC 8259, 7)."""
-    mended = _STRING.sub(
-        lambda found: _CONTROL.sub(lambda c: b"\\u%04x" % c.group()[0], found.group()), data
-    )
-    return [mended] if mended != data and is_json(mended) else None
+    if not 0 < len(data) - len(data.translate(None, _CONTROLS)) <= _MOST_CONTROLS:
+        return None
+    mended, done = bytearray(), 0
+    for found in _STRING.finditer(data):
+        start, end = found.span()
+        if _CONTROL.search(data, start, end):
+            mended += data[done:start]
+            mended += _CONTROL.sub(lambda control: b"\\u%04x" % control[0][0], found[0])
+            done = end
+    mended += data[done:]
+    return [bytes(mended)] if done and is_json(bytes(mended)) else None

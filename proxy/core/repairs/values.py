@@ -15,6 +15,9 @@ _raw_decode = json.JSONDecoder().raw_decode
 _STUMP = re.compile(r"(?:u[0-9a-fA-F]{0,4}|t(?:ru?)?|f(?:a(?:ls?)?)?|n(?:ul?)?|-|[.eE][+-]?)?")
 """What is left where JSON stops inside an escape, a word or a number; or nothing is left."""
 
+_MOST_VALUES = 10_000
+"""More than a whole stream has chunks is no forgotten blank line, and each costs an event."""
+
 _PREFIXES = re.compile(rb"^(?:data: *)*+")
 
 
@@ -69,6 +72,8 @@ def split_values(data: bytes) -> list[bytes] | None:
             except (ValueError, RecursionError):
                 return None
         else:
+            return None
+        if len(values) == _MOST_VALUES:
             return None
         values.append(text[at:end].encode())
         while end < len(text) and text[end].isspace():

@@ -17,7 +17,21 @@ async function items(stream) {
   return { items: found };
 }
 
+// As the SDK has it, the file stands where the application puts it: first.
+const file = () => new File([Buffer.from('RIFF\0\xff', 'latin1')], 'a.wav', { type: 'audio/wav' });
+
 const READ = {
+  'images raw': (client, params, options) =>
+    items(client.images.generate({ ...params, stream: true }, options)),
+  'edits raw': (client, params, options) =>
+    items(client.images.edit({ image: file(), ...params, stream: true }, options)),
+  'transcriptions raw': (client, params, options) =>
+    items(client.audio.transcriptions.create({ file: file(), ...params, stream: true }, options)),
+  'runs raw': (client, { thread_id, ...params }, options) =>
+    items(client.beta.threads.runs.create(thread_id, { ...params, stream: true }, options)),
+  'threads raw': (client, params, options) =>
+    items(client.beta.threads.createAndRun({ ...params, stream: true }, options)),
+
   'chat raw': (client, params, options) =>
     items(client.chat.completions.create({ ...params, stream: true }, options)),
   'completions raw': (client, params, options) =>
