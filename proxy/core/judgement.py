@@ -161,15 +161,16 @@ class Judgement:
 
     def _tell_whole(self, event: Event, events: list[Event]) -> bool:
         """Tell a whole completion that came as the only chunk; say whether it was one."""
+        if self._ends_by(event, Kind.ERROR):
+            return False
         try:
             parts = self.grammar.unroll(event.data, self._policy.max_event_bytes)
         except (RecursionError, TooMuchError):
             return False
         if parts:
             self._count("json_to_sse")
-        for part in parts:
-            if not self.settled:
-                self._judge(part, events)
+        for part in parts:  # only the last of them can settle anything
+            self._judge(part, events)
         return bool(parts)
 
     def _mend(self, event: Event, events: list[Event]) -> None:

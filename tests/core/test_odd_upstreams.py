@@ -18,6 +18,7 @@ from support import (
     ask,
     bytewise,
     chunk,
+    facts,
     feed,
     finish,
     hear,
@@ -30,6 +31,8 @@ from support import (
 from proxy.core.commands import Finish
 from proxy.core.fault import Fault, IncidentOutcome, Phase
 from proxy.core.grammars.base import is_balanced
+from proxy.core.policy import Quirks
+from proxy.core.repairs import REPAIRS
 
 WHOLE = {
     "id": "c",
@@ -214,3 +217,31 @@ def test_strings_without_end_are_judged_once() -> None:
     """From every quote anew it would take hours, at this size."""
     assert not is_balanced(b'{"a":' + b"[" * 2_000 + b'"\\' * 4_000_000)
     assert feed(start(), *bytewise(b'data: {"a":' + b"[" * 2_000 + b'"\\' * 100)) == b""
+
+
+# --- what is told or mended is judged again ---
+
+
+def test_a_whole_completion_with_an_error_in_it_is_an_error() -> None:
+    """Nothing behind the first chunk that says so is told."""
+    twice = [{**WHOLE["choices"][0], "index": index} for index in (0, 1)]  # type: ignore[index]
+    told = {**WHOLE, "choices": twice, "error": {"message": "m", "code": "insufficient_quota"}}
+    heard = hear(sse(told) + DONE)
+    assert b"[DONE]" not in heard.out
+    assert [fault for fault, _, _ in heard.facts] == [Fault.IN_STREAM_ERROR]
+
+
+def test_a_repair_that_is_wrong_gives_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first that is sure wins, but its word is not the last one."""
+    monkeypatch.setitem(REPAIRS, "dropped_comment", lambda data: [data])
+    heard = hear(sse(ROLE, HI, "hello") + DONE)
+    assert heard.facts == [(Fault.MALFORMED_EVENT, Phase.MID_CONTENT, IncidentOutcome.SURFACED)]
+
+
+def test_a_cut_behind_an_empty_answer_that_is_believed_is_counted() -> None:
+    """It came after the end, and changed nothing."""
+    session = start(max_attempts=1, quirks=Quirks(empty_answer="restart"))
+    feed(session, sse(ROLE, STOP))
+    assert finish(session, CUT).body.endswith(DONE)
+    cut = (Fault.CUT_BETWEEN_EVENTS, Phase.AFTER_TERMINAL, IncidentOutcome.SWALLOWED)
+    assert facts(session) == [cut]
