@@ -145,7 +145,7 @@ def _table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
 
 
 def _default(value: object) -> str:
-    if value is None or value == []:
+    if value is None or value in ([], ""):
         return "none"
     if isinstance(value, list):
         return ", ".join(f"`{item}`" for item in value)

@@ -97,6 +97,8 @@ class Api:
         if not _is_below_base(path) and not self._edge.upstreams[""].owns(path):
             base = base_url(self._edge.settings.host, self.port)
             text = f"Nothing is served here. Set OPENAI_BASE_URL={base}/v1"
+            if path.startswith("/openai/"):
+                text += ', or for clients of Azure the setting profile = "azure"'
             return error_reply(404, "not_found", text, _KIND)
         if any(self._edge.pseudonym in via for via in client.headers.getall("Via", ())):
             text = "The request came back to this proxy. Point the setting upstream elsewhere."

@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import http.client
 import json
+import os
 import re
 import sys
 from collections.abc import Sequence
@@ -31,6 +32,15 @@ _QUOTED = re.compile(r":? ['\"].*", re.DOTALL)
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command, return its exit code."""
+    try:
+        return _run(argv)
+    except BrokenPipeError:
+        # Whoever read the output is gone; the flush at exit must not complain about it again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+
+
+def _run(argv: Sequence[str] | None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     if not arguments or (arguments[0].startswith("-") and not _asks_help(arguments)):
         arguments.insert(0, "serve")
@@ -145,7 +155,7 @@ def _show(settings: Settings, warnings: list[str]) -> int:
         head = f"[[{name}]]" if isinstance(value, list) else f"[{name}]"
         for entry in entries:
             lines += ["", head, *_lines(entry)]
-    print("\n".join(lines))  # noqa: T201 - the command's output
+    print("\n".join(lines), flush=True)  # noqa: T201 - the command's output
     return 0
 
 
