@@ -418,9 +418,8 @@ async def test_what_a_proxy_says_at_its_start_is_json(tmp_path: Path) -> None:
 
 def test_a_reader_that_is_gone_gets_no_traceback() -> None:
     """As in ``wholestream config | head -1``."""
-    command = [sys.executable, "-m", "proxy", "config"]
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    with subprocess.Popen(command, **pipes) as ended:  # noqa: S603 - our own program
+    command, pipe = [sys.executable, "-m", "proxy", "config"], subprocess.PIPE
+    with subprocess.Popen(command, stdout=pipe, stderr=pipe) as ended:  # noqa: S603 - ours
         assert ended.stdout is not None
         assert ended.stderr is not None
         ended.stdout.close()
