@@ -34,9 +34,10 @@ node:
 
 # There are wheels of atheris for some machines only; building it takes a compiler that few have.
 SECONDS ?= 60
+FUZZ ?= --seconds $(SECONDS)
 fuzz: $(STAMP) ## look for bytes that break a property, for SECONDS=60
 	@if $(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/fuzz.txt; \
-		then $(BIN)/python tests/fuzz/coverage_guided.py --seconds $(SECONDS); \
+		then $(BIN)/python tests/fuzz/coverage_guided.py $(FUZZ); \
 		else echo "LEFT OUT: the coverage-guided run; atheris could not be installed"; fi
 
 coverage: $(STAMP) ## run all tests, show what they do not reach

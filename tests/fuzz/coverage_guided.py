@@ -4,13 +4,16 @@
 
     python tests/fuzz/coverage_guided.py --seconds 600
     python tests/fuzz/coverage_guided.py --seconds 60 --target splitter
+    python tests/fuzz/coverage_guided.py --runs 20000
     python tests/fuzz/coverage_guided.py --target splitter --repeat FILE
     python tests/fuzz/coverage_guided.py --keep
 
 Each property gets its share of the time, in a process of its own, and begins with ``corpus`` and
-the seeds. What is found goes to ``build/fuzz``; ``--keep`` takes into the corpus what reaches
-something new. Exits 1 where a property broke, with a line that says how to repeat that, for
-which atheris is not needed; 2 where it is needed and is not there.
+the seeds. With ``--runs`` it is the same search each time, as CI needs it: what fails there fails
+for whoever made the change, and not by chance for the next one. What is found goes to
+``build/fuzz``; ``--keep`` takes into the corpus what reaches something new. Exits 1 where a
+property broke, with a line that says how to repeat that, for which atheris is not needed; 2 where
+it is needed and is not there.
 """
 
 from __future__ import annotations
@@ -18,6 +21,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import importlib.util
+import os
 import re
 import shutil
 import subprocess
@@ -42,6 +46,7 @@ _NEEDS = (
     "atheris is not installed, and the coverage-guided run needs it: "
     "make fuzz, or pip install --require-hashes -r requirements/fuzz.txt"
 )
+_WRITTEN = re.compile(r"Test unit written to (\S+)")
 _SHOWN_LINES = 40
 _STATISTICS = re.compile(r"stat::(\w+): +(\d+)")
 
@@ -50,13 +55,14 @@ def main() -> int:
     """Run what the command line says."""
     parser = argparse.ArgumentParser(description="Coverage-guided fuzzing, or one input again.")
     parser.add_argument("--seconds", type=int, default=60, help="for all properties together")
+    parser.add_argument("--runs", type=int, help="so many in place of seconds, the same each time")
     parser.add_argument("--target", help="only this property")
     parser.add_argument("--repeat", type=Path, metavar="FILE", help="try one input again")
     parser.add_argument("--keep", action="store_true", help="take what was found into the corpus")
     parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
     asked = parser.parse_args()
     if asked.child:
-        _search(asked.target, asked.seconds)
+        _search(asked.target, asked.seconds, asked.runs)
     from fuzz.properties import PROPERTIES, SHARES  # noqa: PLC0415 - a child must not have them yet
 
     targets = [asked.target] if asked.target else list(PROPERTIES)
@@ -71,12 +77,12 @@ def main() -> int:
         return 2
     parts = sum(SHARES.get(target, 1) for target in targets)
     shares = {t: max(1, asked.seconds * SHARES.get(t, 1) // parts) for t in targets}
-    broken = [target for target, seconds in shares.items() if not _run(target, seconds)]
+    broken = [target for target, seconds in shares.items() if not _run(target, seconds, asked.runs)]
     _say(f"BROKEN: {', '.join(broken)}" if broken else "No property broke.")
     return bool(broken)
 
 
-def _run(target: str, seconds: int) -> bool:
+def _run(target: str, seconds: int, runs: int | None) -> bool:
     """Run one search in its own process; say whether its property held."""
     from fuzz.seeds import SEEDS  # noqa: PLC0415 - as above
 
@@ -88,9 +94,12 @@ def _run(target: str, seconds: int) -> bool:
     for seed in SEEDS[target]():
         (place / "seeds" / named(seed)).write_bytes(seed)
     command = [sys.executable, __file__, "--child", "--target", target, "--seconds", str(seconds)]
+    command += ["--runs", str(runs)] if runs else []
     log = place / "log"
+    fixed = {**os.environ, "PYTHONHASHSEED": "0"}
     with log.open("wb") as output:
-        code = subprocess.run(command, stdout=output, stderr=output, check=False).returncode  # noqa: S603 - it is this file
+        ended = subprocess.run(command, stdout=output, stderr=output, check=False, env=fixed)  # noqa: S603 - it is this file
+    code = ended.returncode
     text = log.read_text("utf-8", "replace")
     told = dict(_STATISTICS.findall(text))
     kept = sum(1 for _ in (place / "found").iterdir())
@@ -98,20 +107,20 @@ def _run(target: str, seconds: int) -> bool:
         f"{target:10}{seconds:5} s{told.get('number_of_executed_units', '?'):>10} runs{kept:6} kept"
     )
     if code:
-        _tell(target, text, sorted((place / "broken").iterdir()))
+        _tell(target, text)
     return not code
 
 
-def _tell(target: str, text: str, broken: list[Path]) -> None:
+def _tell(target: str, text: str) -> None:
     """Say what broke, and how to repeat it."""
     lines = [line for line in text.splitlines() if not line.startswith("INFO: Instrumenting")]
     _say("\n".join(lines[-_SHOWN_LINES:]))
-    for path in broken:
-        again = f"{sys.executable} {Path(__file__).relative_to(ROOT)}"
-        _say(f"TO REPEAT: {again} --target {target} --repeat {path.relative_to(ROOT)}")
+    for path in _WRITTEN.findall(text):
+        again = f"{sys.executable} {Path(__file__).resolve().relative_to(ROOT)}"
+        _say(f"TO REPEAT: {again} --target {target} --repeat {Path(path).relative_to(ROOT)}")
 
 
-def _search(target: str, seconds: int) -> None:
+def _search(target: str, seconds: int, runs: int | None) -> None:
     """Search for one property, as a child; never returns."""
     import atheris  # noqa: PLC0415 - a choice of the user
 
@@ -124,7 +133,7 @@ def _search(target: str, seconds: int) -> None:
         from fuzz.properties import PROPERTIES  # noqa: PLC0415 - instrumented on its way in
 
     options = {
-        "max_total_time": seconds,
+        **({"runs": runs, "seed": 1} if runs else {"max_total_time": seconds}),
         "max_len": LONGEST,
         "timeout": HANGS_S,
         "dict": dictionary,

@@ -131,8 +131,9 @@ def _once(fields: dict[str, Any]) -> Iterator[Slot]:
 
 
 def _response_id(fields: dict[str, Any]) -> str | None:
-    response = fields.get("response")
-    return json.dumps(response.get("id")) if isinstance(response, dict) else None
+    response: Any = fields.get("response")
+    known = isinstance(response, dict) and "id" in response
+    return json.dumps(response["id"]) if known else None
 
 
 # --- what a client adds up ---

@@ -119,6 +119,14 @@ def test_a_call_without_an_index_keeps_its_place_where_the_one_before_it_was_giv
     assert (texts[0, 0, "name"], texts[0, 1, "name"]) == ("tide", "wind")
 
 
+def test_a_raw_line_end_behind_a_backslash_is_not_escaped() -> None:
+    """The backslash would be escaped by that, and a text be made up of what was none."""
+    session = start(max_attempts=1)
+    feed(session, b'data: {"choices":[{"delta":{"content":"a\x01b\\\ndata: c"}}]}\n\n')
+    session.receive_end(CLEAN, 0.0)
+    assert [incident.fault for incident in session.report().incidents] == [Fault.MALFORMED_EVENT]
+
+
 def test_a_header_whose_name_has_an_underscore_crosses() -> None:
     """It is a letter like any other in a name (RFC 9110, 5.6.2)."""
     sent = [("X_Trace_Id", "15"), ("x-plain", "1")]
