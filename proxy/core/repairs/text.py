@@ -20,7 +20,7 @@ _STRING = re.compile(rb'"(?:[^"\\]|\\.?)*+"?', re.DOTALL)
 _CONTROL = re.compile(rb"[\x01-\x1f]")
 """All but NUL: that is no character somebody forgot to escape, and what it hides is not known."""
 
-_BROKEN_ESCAPE = re.compile(rb"(?<!\\)(?:\\\\)*+\\(?:[\x00-\x1f]|\xe2\x80[\xa8\xa9]|\xc2\x85)")
+_BROKEN_ESCAPE = re.compile(rb"(?<!\\)(?:\\\\)*+\\[\x00-\x1f]")
 """A backslash before what is to be escaped: that would escape the backslash, and make up text."""
 
 _CONTROLS = bytes(range(1, 32))
@@ -40,8 +40,6 @@ def replace_utf8(data: bytes) -> bytes | None:
 def escape_separators(data: bytes) -> bytes | None:
     """Escape U+0085, U+2028, U+2029, where ``str.splitlines`` cuts (openai/openai-python#1230)."""
     mended = data
-    if _BROKEN_ESCAPE.search(data):
-        return None
     for separator, escape in _SEPARATORS:
         mended = mended.replace(separator, escape)
     return mended if mended != data else None
