@@ -9,8 +9,8 @@
     python tests/fuzz/coverage_guided.py --keep
 
 Each property gets its share of the time, in a process of its own, and begins with ``corpus`` and
-the seeds. With ``--runs`` it is the same search each time, as CI needs it: what fails there fails
-for whoever made the change, and not by chance for the next one. What is found goes to
+the seeds. With ``--runs`` it is nearly the same search each time, which suits CI.
+What is found goes to
 ``build/fuzz``; ``--keep`` takes into the corpus what reaches something new. Exits 1 where a
 property broke, with a line that says how to repeat that, for which atheris is not needed; 2 where
 it is needed and is not there.
@@ -55,7 +55,7 @@ def main() -> int:
     """Run what the command line says."""
     parser = argparse.ArgumentParser(description="Coverage-guided fuzzing, or one input again.")
     parser.add_argument("--seconds", type=int, default=60, help="for all properties together")
-    parser.add_argument("--runs", type=int, help="so many in place of seconds, the same each time")
+    parser.add_argument("--runs", type=int, help="so many of each, in place of seconds")
     parser.add_argument("--target", help="only this property")
     parser.add_argument("--repeat", type=Path, metavar="FILE", help="try one input again")
     parser.add_argument("--keep", action="store_true", help="take what was found into the corpus")
