@@ -9,11 +9,10 @@
     python tests/fuzz/coverage_guided.py --keep
 
 Each property gets its share of the time, in a process of its own, and begins with ``corpus`` and
-the seeds. With ``--runs`` it is nearly the same search each time, which suits CI.
-What is found goes to
-``build/fuzz``; ``--keep`` takes into the corpus what reaches something new. Exits 1 where a
-property broke, with a line that says how to repeat that, for which atheris is not needed; 2 where
-it is needed and is not there.
+the seeds; with ``--runs`` it is nearly the same search each time, which suits CI. What is found
+goes to ``build/fuzz``; ``--keep`` takes into the corpus what reaches something new. Exits 1 where
+a property broke, with a line that says how to repeat that, for which atheris is not needed; 2
+where it is needed and is not there.
 """
 
 from __future__ import annotations
