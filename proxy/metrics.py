@@ -63,6 +63,7 @@ class Metrics:
         self._breakers = breakers
         self._targets: set[str] = set()
         self._make_counters()
+        self._make_gauges()
         self._make_histograms()
         self._make_semconv()
         for endpoint in GRAMMARS:
@@ -89,6 +90,8 @@ class Metrics:
         self.capped = counter(
             "lifetime_caps", "Streams cut twice at the same age on one target.", "endpoint"
         )
+
+    def _make_gauges(self) -> None:
         self.in_flight = Gauge(
             "wholestream_streams_in_flight", "Streams under way.", registry=self.registry
         )
