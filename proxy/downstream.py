@@ -17,6 +17,7 @@ from multidict import CIMultiDict
 from proxy.core.errors import Reply, retryable_status
 from proxy.core.fault import Fault
 from proxy.headers import STREAM_HEADERS, to_client
+from proxy.raw import Raw
 from proxy.replies import error_response
 from proxy.upstream import Answer, UpstreamFault
 
@@ -33,6 +34,7 @@ class Downstream:
         self._client = client
         self._own = headers
         self._loop = asyncio.get_running_loop()
+        self._chunked = client.version >= HttpVersion11
         self.response: web.StreamResponse | None = None
         self.passing = False
         """Whether an answer is passed on as it is, so that no words of ours may be added."""
@@ -119,6 +121,24 @@ class Downstream:
         elif data and self.response is not None:
             await self.response.write(data)
             self.last_write = self._loop.time()
+
+    def push(self, data: bytes) -> None:
+        """Write at once, in one chunk. Only where the headers are out and nothing is collected."""
+        transport = self._client.transport
+        if transport is not None and not transport.is_closing():
+            transport.write(b"%x\r\n%b\r\n" % (len(data), data) if self._chunked else data)
+            self.last_write = self._loop.time()
+
+    @property
+    def full(self) -> bool:
+        """Whether the client is behind: more is written than it has room for."""
+        return self._client.protocol.writing_paused
+
+    def when_resumed(self, call: Callable[[], None] | None) -> None:
+        """Have somebody called when the client is no longer behind, or nobody."""
+        protocol = self._client.protocol
+        if isinstance(protocol, Raw):
+            protocol.resumed = call
 
     def _folded(self, fold: Callable[[bytes], Reply]) -> web.StreamResponse:
         reply = fold(bytes(self._collected))

@@ -19,6 +19,7 @@ from proxy.core.commands import Finish, Open
 from proxy.core.fault import AttemptEnd, Fault
 from proxy.core.request import Request
 from proxy.core.session import StreamSession
+from proxy.core.states import State
 from proxy.downstream import Downstream
 from proxy.edge import Edge
 from proxy.record import Record
@@ -66,6 +67,21 @@ class Exchange:
         if not self.stream or not self.sent.is_set() or self.down.collecting:
             return math.inf
         return self.clocks.client_due(self.down.last_write if self.down.response else None)
+
+    def receive(self, data: bytes) -> bytes:
+        """Give the session a read, return what is to be written now.
+
+        The last events of a complete stream are not: they leave with the body's end.
+        """
+        gap, before = self.clocks.gap_s, self.session.data_events
+        out = self.session.receive_data(data)
+        if self.session.data_events > before:
+            self.record.events_came(gap)
+            self.clocks.event_came()
+        if self.session.state is State.COMPLETE:
+            self.unsent = out
+            return b""
+        return out
 
     def body_was_sent(self) -> None:
         """Let time begin, once."""

@@ -25,6 +25,7 @@ from prometheus_client.exposition import choose_encoder
 from proxy.core.commands import Report
 from proxy.core.fault import Incident, StreamOutcome
 from proxy.core.grammars import GRAMMARS
+from proxy.tally import Tallies
 from proxy.version import __version__
 
 MAX_MODELS = 50
@@ -121,10 +122,8 @@ class Metrics:
             return Histogram(full, text, ("endpoint",), registry=self.registry, buckets=buckets)
 
         self.first_event = histogram("first_event", "Request to first data event.", _LONG)
-        self.event_gap = histogram("event_gap", "Silence between data events.", _GAPS)
         self.duration = histogram("stream_duration", "Request to the stream's end.", _LONG)
         self.age_at_cut = histogram("age_at_cut", "Age of an attempt when it broke.", _LONG)
-        self.overhead = histogram("overhead", "Upstream read to downstream write.", _OVERHEAD)
         self.recovery = histogram("recovery", "Fault to the answer's next bytes.", _LONG)
 
     def _make_semconv(self) -> None:
@@ -140,12 +139,19 @@ class Metrics:
         self.gen_ai_first = histogram(
             "operation_time_to_first_chunk_seconds", "First chunk.", _LONG
         )
-        self.gen_ai_chunk = histogram(
-            "operation_time_per_output_chunk_seconds", "Chunk gap.", _GAPS
-        )
         self.gen_ai_tokens = histogram(
             "token_usage", "Tokens, as the upstream counts.", _TOKENS, "gen_ai_token_type"
         )
+
+        name, text = "gen_ai_client_operation_time_per_output_chunk_seconds", "Chunk gap."
+        gap, silence = "wholestream_event_gap_seconds", "Silence between data events."
+        # Observed once an event, and shown as both.
+        shown = (gap, silence, ("endpoint",), slice(1)), (name, text, labels, slice(1, None))
+        self.gaps = Tallies(_GAPS, *shown)
+        name, text = "wholestream_overhead_seconds", "Upstream read to downstream write."
+        self.overhead = Tallies(_OVERHEAD, (name, text, ("endpoint",), slice(1)))
+        for tallies in (self.gaps, self.overhead):
+            self.registry.register(tallies)
 
     def model_label(self, model: str, *, answered: bool) -> str:
         """Return a bounded label for a model; only models that were answered take a place."""

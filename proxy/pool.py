@@ -8,32 +8,52 @@ request: to somebody else's question (aiohttp 3.14.5 keeps such a connection).
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from typing import Any, cast
 
 import aiohttp
+from aiohttp import StreamReader
 from aiohttp.client_proto import ResponseHandler
+from aiohttp.http import RawResponseMessage
 
+from proxy.intake import Intake
 from proxy.raw import Raw
 
 _Factory = functools.partial[ResponseHandler]
 
 
-class _Wire(Raw, ResponseHandler):
+class Wire(Raw, ResponseHandler):
     """One connection. ``idle`` while it is in the pool."""
 
     idle = False
+    sink: Callable[[], None] | None = None
+    """Told of each read, once it lies in the answer's body, and of the connection's end."""
 
     def set_response_params(self, **params: Any) -> None:
         """Begin to wait for an answer."""
         self.idle = False
         super().set_response_params(**params)
 
+    def feed_data(self, data: tuple[RawResponseMessage, StreamReader], size: int = 0) -> None:
+        """Take the head of an answer, whose body begins."""
+        if type(data[1]) is StreamReader:  # and not the one of answers without a body
+            Intake.of(data[1])
+        super().feed_data(data, size)
+
     def data_received(self, data: bytes) -> None:
         """Take bytes only while an answer is waited for; aiohttp itself calls with none."""
         if not (self.idle and data):
             super().data_received(data)
+            if self.sink is not None:
+                self.sink()
         elif self.transport is not None:
             self.transport.abort()
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        """Note the end."""
+        super().connection_lost(exc)
+        if self.sink is not None:
+            self.sink()
 
 
 class Pool(aiohttp.TCPConnector):
@@ -42,9 +62,9 @@ class Pool(aiohttp.TCPConnector):
     def __init__(self, **options: Any) -> None:
         """Take the connector's options."""
         super().__init__(limit=0, **options)
-        self._factory = cast("_Factory", functools.partial(_Wire, loop=self._loop))
+        self._factory = cast("_Factory", functools.partial(Wire, loop=self._loop))
 
     def _release(self, key: Any, protocol: ResponseHandler, **options: Any) -> None:
-        if isinstance(protocol, _Wire):
+        if isinstance(protocol, Wire):
             protocol.idle = True
         super()._release(key, protocol, **options)

@@ -21,6 +21,8 @@ class Raw(BaseProtocol):
     """Where what is sent here comes from."""
     way_out: Way | None = None
     """Where what comes from here is sent."""
+    resumed: Callable[[], None] | None = None
+    """Told that more can be written again."""
 
     @property
     def upgraded(self) -> bool:
@@ -32,6 +34,8 @@ class Raw(BaseProtocol):
         super().resume_writing()
         if self.way_in is not None:
             self.way_in.go_on()
+        if self.resumed is not None:
+            self.resumed()
 
     def eof_received(self) -> None:
         """Note that the other side has ended, though it may not have read everything yet."""

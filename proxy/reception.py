@@ -16,9 +16,9 @@ from aiohttp import web
 from proxy.core.commands import Finish, Open
 from proxy.core.course import KEY_REFUSED
 from proxy.core.fault import AttemptEnd, Fault
-from proxy.core.states import State
 from proxy.decoding import Decoder, UnknownCodingError
 from proxy.exchange import Exchange
+from proxy.flow import Flow
 from proxy.headers import is_event_stream
 from proxy.sniff import Body, sniffed
 from proxy.upstream import Answer, UpstreamFault
@@ -118,18 +118,35 @@ class Reception:
         while True:
             if data and (over := await self._relay(data, decoder)):
                 return over
+            if self._is_steady(decoder):
+                await Flow(x, answer).run()
             try:
+                if over := self._over():
+                    return over
                 data = await answer.read(min(x.limit(), x.due()))
             except UpstreamFault as broken:
                 return x.end(broken.fault)
             except TimeoutError:
-                if x.clocks.now() >= x.limit():
-                    return self._silent()
                 data = b""
-                await self._tick()
+                if over := await self._time_is_up():
+                    return over
                 continue
             if not data:
                 return x.end(None)
+
+    async def _time_is_up(self) -> Open | Finish | None:
+        """Let the client hear something, or end an attempt that has been silent for too long."""
+        x = self._x
+        if x.clocks.now() >= x.limit():
+            return self._silent()
+        await self._tick()
+        return None
+
+    def _is_steady(self, decoder: Decoder) -> bool:
+        """Say whether reads may go to the client straight from the connection."""
+        x = self._x
+        out = x.down.response is not None and not x.down.collecting
+        return out and not decoder.active and not x.session.grammar.finished
 
     def _over(self) -> Open | Finish | None:
         """End an attempt that has nothing more to say, or that says too much to be collected."""
@@ -173,23 +190,15 @@ class Reception:
 
     async def _relay_piece(self, data: bytes, *, decoded: bool) -> None:
         """Give the session what was read and write at once what it returns."""
-        x = self._x
-        began, gap = time.perf_counter(), x.clocks.gap_s
-        before = x.session.data_events
-        out = x.session.receive_data(data)
-        events = x.session.data_events > before
+        x, began = self._x, time.perf_counter()
+        out = x.receive(data)
         if decoded:
             x.record.repaired("decoded_body")
-        if events:
-            x.record.events_came(gap)
-        if x.session.state is State.COMPLETE:
-            x.unsent = out
-        elif out:
+        if out:
             await x.down.open_stream(self._answer, x.record.asked)
             await x.down.write(out)
-            x.record.wrote(time.perf_counter() - began)
-        if events:
-            # Only now: while a slow client held us up, the upstream was not being read.
+            x.record.wrote(began)
+            # While a slow client held us up, the upstream was not being read.
             x.clocks.event_came()
 
     async def _pass_on(self, data: bytes = b"") -> web.StreamResponse:

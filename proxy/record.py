@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import re
 import secrets
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 from aiohttp import web
-from prometheus_client import Histogram
 
 from proxy.core.fault import Incident, StreamOutcome
 from proxy.core.grammars import endpoint_of
@@ -22,6 +22,7 @@ from proxy.core.session import StreamSession
 from proxy.edge import Edge
 from proxy.logs import LOG
 from proxy.metrics import code_label
+from proxy.tally import Tally
 
 _NOT_LOGGED = frozenset({"time", "tail", "attempts"})
 """The ring keeps the upstream's request ids; the log has nothing that came in a header."""
@@ -56,12 +57,11 @@ class Record:
         self._over = False
         self._noted = 0
         self._events = False
-        self._chunks: Histogram | None = None
+        self._gaps: Tally | None = None
         self._fault_at: float | None = None
         self._waits: list[float] = []
         self._upstream_ids: dict[int, str] = {}
         self._repairs: set[str] = set()
-        self._gaps = edge.metrics.event_gap.labels(self.endpoint)
         self._overheads = edge.metrics.overhead.labels(self.endpoint)
 
     @property
@@ -77,22 +77,22 @@ class Record:
 
     def events_came(self, gap: float) -> None:
         """Note a read that held data events, ``gap`` seconds after the one before."""
-        metrics, now = self._edge.metrics, self._clock()
-        if self._chunks is not None:
+        if self._gaps is not None:
             self._gaps.observe(gap)
-            self._chunks.observe(gap)
             return
+        metrics, now = self._edge.metrics, self._clock()
         self._events = True
         # Found once a stream, not once an event: a look-up costs more than the observation.
-        self._chunks = metrics.gen_ai_chunk.labels(*self._semconv())
+        self._gaps = metrics.gaps.labels(self.endpoint, *self._semconv())
         waited = now - self._started
         metrics.first_event.labels(self.endpoint).observe(waited)
         metrics.gen_ai_first.labels(*self._semconv()).observe(waited)
 
-    def wrote(self, took: float) -> None:
-        """Note the seconds from a read to its write."""
-        self._overheads.observe(took)
-        self._goes_on()
+    def wrote(self, began: float) -> None:
+        """Note a write; ``began`` is when what it is made of was read (``perf_counter``)."""
+        self._overheads.observe(time.perf_counter() - began)
+        if self._fault_at is not None:
+            self._goes_on()
 
     def waited(self, seconds: float) -> None:
         """Note the wait before the next upstream request."""

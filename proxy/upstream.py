@@ -12,7 +12,7 @@ import asyncio
 import email.utils
 import math
 import time
-from collections.abc import AsyncIterable
+from collections.abc import AsyncIterable, Callable
 from datetime import UTC
 from http import HTTPStatus
 from types import SimpleNamespace
@@ -22,7 +22,9 @@ from multidict import CIMultiDict, CIMultiDictProxy
 
 from proxy.clients import Clients
 from proxy.core.fault import Fault
+from proxy.intake import Intake
 from proxy.origin import Origin
+from proxy.pool import Wire
 from proxy.raw import switched
 from proxy.settings import Settings
 from proxy.settings_tables import OtherUpstream
@@ -154,6 +156,30 @@ class Answer:
     def retry_after_s(self) -> float | None:
         """Seconds the upstream asks to wait, or None."""
         return retry_after(self.headers)
+
+    def push_to(self, sink: Callable[[], None] | None) -> bool:
+        """Have a sink told of each read and of the end, or nobody any more.
+
+        Returns False if there is nothing more to be told of.
+        """
+        wire = self._protocol
+        if sink is not None and (self.over or not isinstance(wire, Wire) or wire.idle):
+            return False
+        if isinstance(wire, Wire):
+            wire.sink = sink
+        return True
+
+    @property
+    def over(self) -> bool:
+        """Whether nothing more will come; what came may be untaken, and how it ended unsaid."""
+        content, wire = self._response.content, self._protocol
+        lost = wire is not None and wire.transport is None
+        return lost or content.is_eof() or content.exception() is not None
+
+    def take(self) -> bytes:
+        """Return at once all bytes that are there, or none."""
+        content = self._response.content
+        return content.take() if isinstance(content, Intake) else b""
 
     async def read(self, deadline: float | None = None) -> bytes:
         """Return all bytes that are there, at least one; nothing at the proper end of the body.

@@ -16,6 +16,7 @@ from proxy.core.grammars.base import DONE, DONE_EVENT, is_json
 from proxy.core.judgement import Judgement
 from proxy.core.policy import SAFE, Policy, Quirks
 from proxy.core.recovery import Splice
+from proxy.core.repairs import is_clean
 from proxy.core.request import Request
 from proxy.core.sse import STRAY, Event, EventSplitter
 
@@ -51,8 +52,8 @@ class Attempt(Judgement):
         self.closed = False
         self.partial = False
         """Whether the body stopped inside an event; known after ``close``."""
-        self._read = b""
-        self._pending_at = 0
+        self._run = b""
+        self._run_at = 0
         self.offset = 0
         """Where in the body the bytes of ``tail`` began."""
 
@@ -68,15 +69,41 @@ class Attempt(Judgement):
             self.converts = self._guessed = True
         if self.document is not None:
             return self._gather(data)
+        return self.judge(self.cut(data))
+
+    def cut(self, data: bytes) -> bytes:
+        """Take one read of what is events for sure, return the whole ones among it as they are."""
+        self._run_at = self._splitter.offset
+        return self._splitter.cut(data)
+
+    def skim(self, run: bytes) -> list[bytes]:
+        """Return the data of the events in what was cut, if all are ordinary and have no name.
+
+        That is most of all traffic: there ``judge`` would change nothing, and give what the run
+        holds already. Otherwise nothing is returned or noted, and ``judge`` is to be asked.
+        """
+        plain = self._direct and self._shaper is None and self._half is None
+        if not plain or not run.startswith(b"data: ") or len(run) > self._policy.max_event_bytes:
+            return []
+        data = run[6:-2].split(b"\n\ndata: ")
+        lines = run.count(b"\n") == 2 * len(data)
+        if not lines or self._splitter.dangling or not (run.isascii() or is_clean(run)):
+            return []
+        return data if self.grammar.skim(data) else []
+
+    def judge(self, run: bytes) -> list[Event]:
+        """Take what was cut event by event; return as ``feed`` does."""
         events: list[Event] = []
-        self._read = data
-        self._pending_at = self._splitter.offset
-        for event in self._splitter.feed(data):
+        self._run = run
+        for event in self._splitter.parse(run):
             self._take(event, events)
             if self.settled:
                 return events
         if self._splitter.oversize:
-            self._fail(Fault.OVERSIZE_EVENT, self._splitter.pending)
+            shown = self._splitter.pending
+            self._fail(Fault.OVERSIZE_EVENT, shown)
+            if shown not in run:  # it is what came behind
+                self.offset = self._run_at + len(run)
         return events
 
     def _begins_json(self, data: bytes) -> bool:
@@ -192,7 +219,4 @@ class Attempt(Judgement):
 
     def _fail(self, fault: Fault, tail: bytes) -> None:
         super()._fail(fault, tail)
-        found = self._read.find(tail)
-        # What is not found as it is began in an earlier read.
-        start = self.received - len(self._read) + found
-        self.offset = self._pending_at if found < 0 else start
+        self.offset = self._run_at + max(0, self._run.find(tail))

@@ -51,6 +51,16 @@ class Journal:
             self._remember(event, len(encoded))
         return encoded
 
+    def give_run(self, run: bytes, data: list[bytes]) -> None:
+        """Note events without a name on their way, ``run`` being all of them as they are sent."""
+        if self.keeps or not self.content:
+            for one in data:
+                self.give(Event(b"", one))
+            return
+        self.events += len(data)
+        self.size += len(run)
+        self.last = Event(b"", data[-1])
+
     def _remember(self, event: Event, size: int) -> None:
         if self.full:
             return

@@ -27,6 +27,11 @@ class Outlet:
         """Give events as they are."""
         return b"".join([self.journal.give(event) for event in events])
 
+    def pass_on(self, run: bytes, data: list[bytes]) -> bytes:
+        """Give a run of events, of each the data, that is encoded as they would be."""
+        self.journal.give_run(run, data)
+        return run
+
     def put(self, event: Event, attempt: Attempt, *, opening: bool) -> bytes:
         """Give an event, unless it has to wait; ``opening`` says that openers may go alone."""
         hold = self.hold

@@ -60,7 +60,13 @@ class StreamSession(Facts):
         """Take one read, return what goes to the client now: whole events, or nothing."""
         if self._attempt.settled or self.state in FINAL:
             return b""
-        return self._give(self._attempt.feed(data))
+        attempt = self._attempt
+        if self.state is not State.STREAMING or attempt.document is not None:
+            return self._give(attempt.feed(data))
+        run = attempt.cut(data)
+        if not self._out.hold.selective and (whole := attempt.skim(run)):
+            return self._out.pass_on(run, whole)
+        return self._give(attempt.judge(run))
 
     def commit_by_time(self) -> bytes:
         """Stop holding: a 200 goes out now, with the openers that came so far."""

@@ -75,26 +75,54 @@ class EventSplitter:
 
     def feed(self, read: bytes) -> list[Event]:
         """Take one read, return the events that it completes."""
+        return self.parse(self.cut(read))
+
+    def cut(self, read: bytes) -> bytes:
+        """Take one read, return what is whole: blocks as they are, each with its blank line.
+
+        What comes out goes to ``parse``, unless it can be seen that ``parse`` and
+        ``Event.encode`` would give it back as it is.
+        """
         self.received += len(read)
         if self._head is not None:
             read = self._strip_bom(read)
         if self._swallow_lf or b"\r" in read:
             read = self._normalise(read)
         if not read or self.oversize:
-            return []
-        blocks = self._split(read)
+            return b""
+        end = read.rfind(b"\n\n") + 2
+        if end == 1:
+            end = int(self._line_ended and read.startswith(b"\n"))
+        run = read[:end]
+        if end and self._fragments:
+            run = b"".join([*self._fragments, run])
+            self._fragments.clear()
+            self._size = 0
+            self._line_ended = False
+        tail = read[end:] if self._fragments else read[end:].lstrip(b"\n")
+        if tail:
+            self._keep(tail)
         if self._size - self._line_ended > self._max:
             self._overflow(b"".join(self._fragments))
+        return run
+
+    def parse(self, run: bytes) -> list[Event]:
+        """Return the events of what was cut, or those before one that is too large."""
         events: list[Event] = []
-        for untrimmed in blocks:
+        for untrimmed in run.split(b"\n\n"):
             block = untrimmed.strip(b"\n")
             if len(block) > self._max:
                 self._overflow(block)
                 break
-            event = self._parse(block)
+            event = self._parse(block) if block else None
             if event is not None:
                 events.append(event)
         return events
+
+    @property
+    def dangling(self) -> bool:
+        """Whether the next event may be given the name of an empty one."""
+        return bool(self._dangling)
 
     def close(self) -> Event | None:
         """Return the pending bytes as an event, as if a blank line had come.
@@ -133,27 +161,6 @@ class EventSplitter:
             self._swallow_lf = read.endswith(b"\r")
             read = read.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
         return read
-
-    def _split(self, read: bytes) -> list[bytes]:
-        blocks: list[bytes] = []
-        if self._fragments:
-            if self._line_ended and read.startswith(b"\n"):
-                end, skip = 0, 1
-            else:
-                end, skip = read.find(b"\n\n"), 2
-            if end < 0:
-                self._keep(read)
-                return blocks
-            self._fragments.append(read[:end])
-            blocks.append(b"".join(self._fragments))
-            self._fragments.clear()
-            self._size = 0
-            read = read[end + skip :]
-        blocks += read.split(b"\n\n")
-        tail = blocks.pop().lstrip(b"\n")
-        if tail:
-            self._keep(tail)
-        return blocks
 
     def _keep(self, fragment: bytes) -> None:
         self._fragments.append(fragment)

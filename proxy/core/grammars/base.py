@@ -93,6 +93,13 @@ class Grammar(abc.ABC):
     def read(self, event: Event) -> Kind:
         """Say what an event is, and remember what completeness depends on. Never raises."""
 
+    def skim(self, data: list[bytes]) -> bool:  # noqa: ARG002 - most read each event
+        """Take several events without a name at once, if all that they do is to be events.
+
+        Returns whether they were taken, as ``read`` would have taken each of them.
+        """
+        return False
+
     @abc.abstractmethod
     def has_content(self, event: Event) -> bool:
         """Say whether a client could act on this event. Asked only before the commit."""

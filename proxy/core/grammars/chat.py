@@ -9,7 +9,7 @@ any non-empty field of a delta but ``role``. Events have no names here.
 from __future__ import annotations
 
 import re
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import msgspec
 
@@ -60,7 +60,21 @@ class _Chunk(msgspec.Struct, gc=False):
     object: msgspec.Raw = _NULL
 
 
+class _PlainChoice(msgspec.Struct, gc=False):
+    index: Literal[0] = 0
+    finish_reason: Literal[""] | None = None
+
+
+class _PlainChunk(msgspec.Struct, gc=False):
+    """A chunk that goes on with the only choice and says nothing else that would be looked at."""
+
+    choices: Annotated[list[_PlainChoice], msgspec.Meta(min_length=1)]
+    error: None = None
+    usage: None = None
+
+
 _decode = msgspec.json.Decoder(_Chunk).decode
+_decode_plain = msgspec.json.Decoder(_PlainChunk).decode
 
 
 class ChatGrammar(Grammar):
@@ -108,6 +122,18 @@ class ChatGrammar(Grammar):
         if self._watches:
             self._watch(data)
         return Kind.EVENT
+
+    def skim(self, data: list[bytes]) -> bool:
+        """Take chunks that go on with the only choice; see the base class."""
+        if not self.events or self._finished or self._watches:
+            return False
+        try:
+            for one in data:
+                _decode_plain(one)
+        except (msgspec.MsgspecError, RecursionError):
+            return False
+        self.events += len(data)
+        return True
 
     def _read_choices(self, event: Event, chunk: _Chunk) -> None:
         choices = chunk.choices or ()

@@ -16,7 +16,12 @@ import re
 from collections.abc import Callable
 
 from proxy.core.grammars.base import DONE, is_json
-from proxy.core.repairs.text import escape_controls, escape_separators, replace_utf8
+from proxy.core.repairs.text import (
+    escape_controls,
+    escape_separators,
+    is_clean,
+    replace_utf8,
+)
 from proxy.core.repairs.values import (
     bare_done,
     drop_keepalive,
@@ -28,7 +33,7 @@ from proxy.core.repairs.values import (
 )
 from proxy.core.sse import STRAY, Event
 
-__all__ = ["REPAIRS", "TEXT_REPAIRS", "clean_text", "is_beginning", "join", "mend"]
+__all__ = ["REPAIRS", "TEXT_REPAIRS", "clean_text", "is_beginning", "is_clean", "join", "mend"]
 
 TEXT_REPAIRS: dict[str, Callable[[bytes], bytes | None]] = {
     "replaced_utf8": replace_utf8,

@@ -45,6 +45,15 @@ def escape_separators(data: bytes) -> bytes | None:
     return mended if mended != data else None
 
 
+def is_clean(text: bytes) -> bool:
+    """Say whether there is nothing in a text that the two repairs above would change."""
+    try:
+        text.decode()
+    except UnicodeDecodeError:
+        return False
+    return not any(separator in text for separator, _ in _SEPARATORS)
+
+
 def escape_controls(data: bytes) -> list[bytes] | None:
     """Escape raw control characters inside strings, which JSON forbids (RFC 8259, 7)."""
     if not 0 < len(data) - len(data.translate(None, _CONTROLS)) <= _MOST_CONTROLS:

@@ -1,0 +1,85 @@
+"""Histograms that are cheap to observe: for what happens at every event.
+
+Knows prometheus_client's collectors. An observation is one look into a sorted tuple and one
+addition, without a lock (docs/performance.md). Must not know what is measured. One thread only.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Iterable, Iterator, Sequence
+from math import inf
+
+from prometheus_client.core import HistogramMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+
+class Tally:
+    """The observations of one set of labels. ``bounds`` are the upper ones, the last infinite."""
+
+    __slots__ = ("_bounds", "counts", "total")
+
+    def __init__(self, bounds: Sequence[float]) -> None:
+        """Start with nothing observed."""
+        self._bounds = bounds
+        self.counts = [0] * len(bounds)
+        self.total = 0.0
+
+    def observe(self, value: float) -> None:
+        """Note one value."""
+        self.counts[bisect_left(self._bounds, value)] += 1
+        self.total += value
+
+    def add(self, other: Tally) -> None:
+        """Note all that another one has."""
+        self.counts = [own + more for own, more in zip(self.counts, other.counts, strict=True)]
+        self.total += other.total
+
+
+class Tallies(Collector):
+    """Tallies by their labels, shown as one histogram or, by some of the labels each, as several.
+
+    ``shown`` has of each histogram the name, the help, the label names, and which of the values
+    these have.
+    """
+
+    def __init__(
+        self,
+        buckets: Sequence[float],
+        *shown: tuple[str, str, Sequence[str], slice],
+    ) -> None:
+        """Start with no labels; to be registered."""
+        self._bounds = (*buckets, inf)
+        self._shown = shown
+        self._tallies: dict[tuple[str, ...], Tally] = {}
+
+    def labels(self, *values: str) -> Tally:
+        """Return the tally of these label values, to be kept by who observes often."""
+        tally = self._tallies.get(values)
+        if tally is None:
+            tally = self._tallies[values] = Tally(self._bounds)
+        return tally
+
+    def describe(self) -> Iterable[Metric]:
+        """Name the histograms, for the registry."""
+        return [
+            HistogramMetricFamily(name, text, labels=names) for name, text, names, _ in self._shown
+        ]
+
+    def collect(self) -> Iterator[Metric]:
+        """Return what was observed so far."""
+        for name, text, names, part in self._shown:
+            sums: dict[tuple[str, ...], Tally] = {}
+            for values, tally in self._tallies.items():
+                sums.setdefault(values[part], Tally(self._bounds)).add(tally)
+            family = HistogramMetricFamily(name, text, labels=names)
+            for values, tally in sums.items():
+                family.add_metric(values, self._buckets(tally), tally.total)
+            yield family
+
+    def _buckets(self, tally: Tally) -> list[tuple[str, float]]:
+        count, buckets = 0, []
+        for bound, more in zip(self._bounds, tally.counts, strict=True):
+            count += more
+            buckets.append(("+Inf" if bound == inf else str(bound), float(count)))
+        return buckets
