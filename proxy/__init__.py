@@ -3,7 +3,13 @@
 ::
 
     __main__, cli      the commands: serve, check, config, healthcheck, demo
-    app                one process: two listeners, lifecycle, drain
+    app                the running proxy: one process with two listeners, or a parent with workers
+    service            the API of one process, and its drain
+    parent             several processes: the port, the signals, the admin listener
+    crew, workers      so many workers, kept alive; one of them, from the parent's side
+    worker             one of them, from inside
+    channel, totals    what they say to each other; their numbers, added up
+    listening          addresses: had, shared or refused
     server             aiohttp's server with its error pages and foreign bytes in logs taken out
     api, admin         the two listeners: the API; metrics, health, readiness, incidents
     gate               who may come in: hosts, origins, methods, targets

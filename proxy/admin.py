@@ -6,7 +6,8 @@ Knows the paths. Must not know how the numbers came about.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from typing import Protocol
 
 from aiohttp import web
 
@@ -32,14 +33,47 @@ _HEADERS = {
 }
 
 
+class Source(Protocol):
+    """What is shown: of one process, or of several together."""
+
+    def unready(self) -> str:
+        """Return in a word why no requests are taken; nothing where they are."""
+
+    async def metrics(self, accept: str) -> tuple[bytes, str]:
+        """Return the exposition that an ``Accept`` header asks for, and its content type."""
+
+    async def incidents(self) -> list[bytes]:
+        """Return the incidents as JSON objects, newest first."""
+
+
+class Own:
+    """What this process has to show."""
+
+    def __init__(self, edge: Edge) -> None:
+        """Take what its requests share."""
+        self._edge = edge
+
+    def unready(self) -> str:
+        """Return whether it drains, in a word."""
+        return "draining" if self._edge.draining else ""
+
+    async def metrics(self, accept: str) -> tuple[bytes, str]:
+        """Return its exposition and the content type of that."""
+        return self._edge.metrics.expose(accept)
+
+    async def incidents(self) -> list[bytes]:
+        """Return its incidents, newest first."""
+        return [json.dumps(record).encode() for record in self._edge.ring.newest()]
+
+
 class Admin:
     """Handles the requests of the admin listener."""
 
-    def __init__(self, edge: Edge, gate: Gate) -> None:
+    def __init__(self, source: Source, gate: Gate) -> None:
         """Take what is shown."""
-        self._edge = edge
+        self._source = source
         self._gate = gate
-        self._pages: dict[str, Callable[[web.BaseRequest], _Page]] = {
+        self._pages: dict[str, Callable[[web.BaseRequest], Awaitable[_Page]]] = {
             "/metrics": self._metrics,
             "/healthz": self._health,
             "/readyz": self._ready,
@@ -54,17 +88,19 @@ class Admin:
         page = self._pages.get(request.raw_path.partition("?")[0])
         if refusal is not None or page is None:
             return error_response(refusal or _NOT_FOUND)
-        status, body, kind = page(request)
+        status, body, kind = await page(request)
         return web.Response(status=status, body=body, headers={**_HEADERS, "Content-Type": kind})
 
-    def _metrics(self, request: web.BaseRequest) -> _Page:
-        return 200, *self._edge.metrics.expose(request.headers.get("Accept", ""))
+    async def _metrics(self, request: web.BaseRequest) -> _Page:
+        return 200, *await self._source.metrics(request.headers.get("Accept", ""))
 
-    def _health(self, _request: web.BaseRequest) -> _Page:
+    async def _health(self, _request: web.BaseRequest) -> _Page:
         return 200, b"ok\n", _TEXT
 
-    def _ready(self, _request: web.BaseRequest) -> _Page:
-        return (503, b"draining\n", _TEXT) if self._edge.draining else (200, b"ready\n", _TEXT)
+    async def _ready(self, _request: web.BaseRequest) -> _Page:
+        unready = self._source.unready()
+        return (503 if unready else 200), f"{unready or 'ready'}\n".encode(), _TEXT
 
-    def _incidents(self, _request: web.BaseRequest) -> _Page:
-        return 200, json.dumps({"incidents": self._edge.ring.newest()}).encode(), "application/json"
+    async def _incidents(self, _request: web.BaseRequest) -> _Page:
+        records = b", ".join(await self._source.incidents())
+        return 200, b'{"incidents": [' + records + b"]}", "application/json"

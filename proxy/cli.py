@@ -203,7 +203,7 @@ def _serve(settings: Settings, warnings: list[str]) -> int:
     for warning in warnings:
         LOG.warning(warning)
 
-    def started(running: app.App) -> None:
+    def started(running: app.Running) -> None:
         facts = app.describe(running)
         if not text:
             LOG.info("listening", extra={"fields": facts})
@@ -216,5 +216,4 @@ def _serve(settings: Settings, warnings: list[str]) -> int:
         lines += ["", f"  metrics    {facts['metrics']}", f"  incidents  {facts['admin']}", ""]
         print("\n".join(lines), file=sys.stderr, flush=True)  # noqa: T201 - for the user
 
-    app.serve(settings, started)
-    return 0
+    return app.serve(settings, started)

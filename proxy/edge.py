@@ -18,6 +18,11 @@ from proxy.settings import Settings
 from proxy.upstreams import Upstreams
 
 
+def new_pseudonym() -> str:
+    """Return a name for an instance that no other one has."""
+    return f"wholestream-{secrets.token_hex(4)}"
+
+
 class Abortable(Protocol):
     """A request under way that can be ended loudly."""
 
@@ -28,8 +33,11 @@ class Abortable(Protocol):
 class Edge:
     """Settings, budget, breakers, upstreams, metrics, incidents, and who is under way."""
 
-    def __init__(self, settings: Settings) -> None:
-        """Make all parts; must be called in the running loop."""
+    def __init__(self, settings: Settings, pseudonym: str = "") -> None:
+        """Make all parts; must be called in the running loop.
+
+        ``pseudonym`` is that of the instance, where it has more than one process.
+        """
         loop = asyncio.get_running_loop()
         self.settings = settings
         self.policy: Policy = settings.policy
@@ -42,7 +50,7 @@ class Edge:
             self.upstreams[""].host, lambda: self.budget.exhausted, self.breakers.states
         )
         self.ring = IncidentRing(settings.capture)
-        self.pseudonym = f"wholestream-{secrets.token_hex(4)}"
+        self.pseudonym = pseudonym or new_pseudonym()
         """How this instance signs ``Via``, so that it knows its own requests again."""
         self.via = f"1.1 {self.pseudonym}"
         self.under_way: set[Abortable] = set()

@@ -97,6 +97,7 @@ class Settings(BaseSettings):
         "https://api.openai.com/v1",
         description="base URL: `/v1/X` goes to `<upstream>/X`, the query byte for byte",
     )
+    workers: int = Field(1, ge=1, le=256, description="processes that share the port, one a core")
     max_attempts: int = Field(
         3,
         ge=1,

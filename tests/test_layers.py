@@ -92,7 +92,19 @@ ABOVE: dict[str, set[str]] = {
     },
     "admin": {"core", "edge", "gate", "headers", "incidents", "metrics", "replies"},
     "server": {"core", "logs", "raw", "replies"},
-    "app": {"admin", "api", "edge", "gate", "logs", "server", "settings", "version"},
+    "listening": {"server", "settings"},
+    # one process, or several
+    "service": {"api", "edge", "gate", "listening", "logs", "settings"},
+    "totals": set(),
+    "channel": {"totals"},
+    "worker": {"channel", "logs", "service", "settings", "totals"},
+    "workers": {"channel", "worker"},
+    "crew": {"channel", "edge", "incidents", "logs", "settings", "totals", "workers"},
+    "parent": {"admin", "crew", "gate", "listening", "logs", "metrics", "settings", "totals"},
+    "app": {
+        *("admin", "crew", "edge", "gate", "listening", "logs", "parent", "service", "settings"),
+        "version",
+    },
     # the commands
     "demo": {"core", "version"},
     "lint": {"core", "decoding", "headers", "sniff"},

@@ -12,7 +12,7 @@ from prometheus_client.openmetrics import parser as openmetrics
 from prometheus_client.parser import text_string_to_metric_families
 
 from edge.loopback import Got, ask, made, our_server
-from proxy.admin import PROBES, Admin
+from proxy.admin import PROBES, Admin, Own
 from proxy.core.fault import EXPLANATIONS, Fault, Incident, IncidentOutcome, Phase
 from proxy.edge import Edge
 from proxy.gate import Gate
@@ -35,7 +35,7 @@ async def admin(**values: Any) -> AsyncIterator[tuple[Edge, int]]:
     settings = made(**values)
     edge = Edge(settings)
     try:
-        async with our_server(Admin(edge, Gate(settings, PROBES)).handle) as port:
+        async with our_server(Admin(Own(edge), Gate(settings, PROBES)).handle) as port:
             yield edge, port
     finally:
         await edge.close()

@@ -24,7 +24,8 @@ from edge.loopback import (
     talk,
     until,
 )
-from proxy.app import App, describe, refuse_self
+from proxy.app import App, describe
+from proxy.listening import refuse_self
 from proxy.settings import SettingsError
 from proxy.version import __version__
 

@@ -104,6 +104,8 @@ BAD = [
     ("max_attempts", "0"),
     ("max_attempts", "21"),
     ("max_attempts", "two"),
+    ("workers", "0"),
+    ("workers", "all"),
     ("max_event_bytes", "0"),
     ("max_event_bytes", "-1"),
     ("max_event_bytes", "much"),
