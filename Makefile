@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 NODE := tests/e2e/node
 
-.PHONY: demo test node fuzz coverage check format run lock clean help
+.PHONY: demo test node fuzz bench coverage check format run lock clean help
 
 help: ## show the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -40,6 +40,10 @@ fuzz: $(STAMP) ## look for bytes that break a property, for SECONDS=60
 		then $(BIN)/python tests/fuzz/coverage_guided.py $(FUZZ); \
 		else echo "LEFT OUT: the coverage-guided run; atheris could not be installed"; fi
 
+# Peers that are not installed are left out; BENCH=--help shows what can be chosen.
+bench: $(STAMP) ## compare the cost with nginx, HAProxy and Envoy, BENCH="--quick"
+	$(BIN)/python -m bench $(BENCH)
+
 coverage: $(STAMP) ## run all tests, show what they do not reach
 	$(BIN)/python -m coverage erase
 	COVERAGE_PROCESS_START=pyproject.toml $(BIN)/python -m pytest --cov --cov-report=term-missing $(ARGS)
@@ -65,6 +69,9 @@ lock: $(STAMP) ## renew the pinned requirements
 	$(BIN)/pip-compile --quiet --generate-hashes --allow-unsafe --no-emit-index-url \
 		--no-emit-trusted-host --no-emit-find-links --pip-args '--only-binary=:all:' --upgrade \
 		-o requirements/fuzz.txt requirements/fuzz.in
+	$(BIN)/pip-compile --quiet --generate-hashes --allow-unsafe --no-emit-index-url \
+		--no-emit-trusted-host --no-emit-find-links --pip-args='--only-binary=:all:' --upgrade \
+		-o requirements/bench.txt requirements/bench.in
 
 clean: ## remove what was installed and cached
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage* dist build $(NODE)/node_modules
