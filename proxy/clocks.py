@@ -30,7 +30,7 @@ class Clocks:
         self._settings = settings
         self.now = asyncio.get_running_loop().time
         self._commit_at = self.now() + settings.commit_after_s
-        self._opened = self._last_event = self.now()
+        self._opened = self.last_event = self.now()
 
     @property
     def age_s(self) -> float:
@@ -40,15 +40,16 @@ class Clocks:
     @property
     def gap_s(self) -> float:
         """Seconds since the last data event of the attempt, or since its beginning."""
-        return self.now() - self._last_event
+        return self.now() - self.last_event
 
     def attempt_begins(self) -> None:
         """Start the clocks of an attempt."""
-        self._opened = self._last_event = self.now()
+        self._opened = self.last_event = self.now()
 
-    def event_came(self) -> None:
-        """Start the stall clock anew."""
-        self._last_event = self.now()
+    def event_came(self) -> float:
+        """Start the stall clock anew, return the seconds since it was last started."""
+        before, self.last_event = self.last_event, self.now()
+        return self.last_event - before
 
     def body_was_sent(self) -> None:
         """Start all clocks anew: an upload may have taken longer than any of them."""
@@ -64,7 +65,7 @@ class Clocks:
         if begun:
             stall = self._settings.stall_timeout_s
             grace = USAGE_GRACE_S if owed else FINISH_GRACE_S
-            return self._last_event + (min(stall, grace) if finished else stall)
+            return self.last_event + (min(stall, grace) if finished else stall)
         return self._opened + self._settings.first_event_timeout_s
 
     def client_due(self, last_write: float | None) -> float:

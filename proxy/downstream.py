@@ -10,6 +10,7 @@ import socket
 import struct
 from collections.abc import Callable
 from http import HTTPStatus
+from typing import cast
 
 from aiohttp import HttpVersion11, web
 from multidict import CIMultiDict
@@ -24,6 +25,12 @@ from proxy.upstream import Answer, UpstreamFault
 _ATTEMPTS = "x-wholestream-attempts"
 
 
+class _Late(web.StreamResponse):
+    """A response whose headers leave with the first bytes, in one segment, or when told to."""
+
+    _send_headers_immediately = False
+
+
 class Downstream:
     """Writes one response. ``headers`` are the proxy's own, sent with whatever is answered."""
 
@@ -34,7 +41,8 @@ class Downstream:
         self._client = client
         self._own = headers
         self._loop = asyncio.get_running_loop()
-        self._chunked = client.version >= HttpVersion11
+        self.chunked = client.version >= HttpVersion11
+        """Whether a stream is written in chunks."""
         self.response: web.StreamResponse | None = None
         self.passing = False
         """Whether an answer is passed on as it is, so that no words of ours may be added."""
@@ -74,7 +82,7 @@ class Downstream:
         if self.collecting:
             self._kept = headers
             return
-        await self._begin(web.StreamResponse(headers=headers))
+        await self._begin(_Late(headers=headers))
 
     async def pass_on(
         self, answer: Answer, data: bytes, attempts: int, patience_s: float | None
@@ -86,7 +94,7 @@ class Downstream:
         self.passing = True
         self._collected.clear()  # by an attempt before, whose answer this is not
         await self._open_passing(answer, attempts)
-        await self.write(data)
+        await self.write(data or answer.take(), flush=True)
         try:
             while data := await answer.read(patience_s and self._loop.time() + patience_s):
                 await self.write(data)
@@ -104,7 +112,7 @@ class Downstream:
             if retryable_status(answer.status):
                 # Our attempts are spent; an SDK's own would multiply them.
                 headers.setdefault("x-should-retry", "false")
-        await self._begin(web.StreamResponse(status=answer.status, headers=headers))
+        await self._begin(_Late(status=answer.status, headers=headers))
 
     def refuse(self, reply: Reply, attempts: int) -> web.StreamResponse:
         """Make the response an error of the proxy's own."""
@@ -114,31 +122,36 @@ class Downstream:
         self.response = response
         return response
 
-    async def write(self, data: bytes) -> None:
-        """Write at once, if there is anything; waits only while the client's buffer is full."""
+    async def write(self, data: bytes, *, flush: bool = False) -> None:
+        """Write at once, if there is anything; waits only while the client's buffer is full.
+
+        With ``flush`` the headers are written at once even if there is nothing else.
+        """
         if self.collecting:
             self._collected += data
         elif data and self.response is not None:
             await self.response.write(data)
             self.last_write = self._loop.time()
+        elif flush and self.response is not None:
+            self._client.writer.send_headers()
 
     def push(self, data: bytes) -> None:
         """Write at once, in one chunk. Only where the headers are out and nothing is collected."""
         transport = self._client.transport
         if transport is not None and not transport.is_closing():
-            transport.write(b"%x\r\n%b\r\n" % (len(data), data) if self._chunked else data)
+            transport.write(b"%x\r\n%b\r\n" % (len(data), data) if self.chunked else data)
             self.last_write = self._loop.time()
 
     @property
-    def full(self) -> bool:
-        """Whether the client is behind: more is written than it has room for."""
-        return self._client.protocol.writing_paused
+    def write_raw(self) -> Callable[[bytes], None]:
+        """What writes bytes as they are, chunks and all, where ``push`` may be called."""
+        transport = self._client.transport
+        return transport.write if transport is not None else _nowhere
 
-    def when_resumed(self, call: Callable[[], None] | None) -> None:
-        """Have somebody called when the client is no longer behind, or nobody."""
-        protocol = self._client.protocol
-        if isinstance(protocol, Raw):
-            protocol.resumed = call
+    @property
+    def wire(self) -> Raw:
+        """The connection, to be told by it how fast the client is."""
+        return cast("Raw", self._client.protocol)
 
     def _folded(self, fold: Callable[[bytes], Reply]) -> web.StreamResponse:
         reply = fold(bytes(self._collected))
@@ -189,3 +202,7 @@ class Downstream:
             response.headers.pop("Connection", None)
         await response.prepare(self._client)
         self.last_write = self._loop.time()
+
+
+def _nowhere(_data: bytes) -> None:
+    """Write to a client that left."""

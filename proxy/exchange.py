@@ -73,15 +73,18 @@ class Exchange:
 
         The last events of a complete stream are not: they leave with the body's end.
         """
-        gap, before = self.clocks.gap_s, self.session.data_events
+        before = self.session.data_events
         out = self.session.receive_data(data)
         if self.session.data_events > before:
-            self.record.events_came(gap)
-            self.clocks.event_came()
+            self.event_came()
         if self.session.state is State.COMPLETE:
             self.unsent = out
             return b""
         return out
+
+    def event_came(self) -> None:
+        """Note that a data event came, if only one, or several at once."""
+        self.record.events_came(self.clocks.event_came())
 
     def body_was_sent(self) -> None:
         """Let time begin, once."""
@@ -96,7 +99,7 @@ class Exchange:
             return
         held = self.session.commit_by_time()
         await self.down.open_stream(self.answer, self.record.asked)
-        await self.down.write(held)
+        await self.down.write(held, flush=True)
 
     async def patiently(
         self, work: Coroutine[Any, Any, _T], limit: Callable[[], float] = lambda: math.inf

@@ -6,13 +6,18 @@ request is for. Multi-valued headers stay multi-valued; nothing is invented but 
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Iterable, Mapping
 
 from multidict import CIMultiDict
 
+_NO_NAME = ""
+"""What stands for a name that is none, and goes nowhere."""
+
 _HOP_BY_HOP = frozenset(
     {
+        _NO_NAME,
         "connection",
         "keep-alive",
         "proxy-authenticate",
@@ -78,7 +83,8 @@ def to_upstream(headers: Iterable[tuple[str, str]], *, via: str, stream: bool) -
         kept["Accept-Encoding"] = "identity"
     # Those before us stay named, or a loop through two instances would never be seen (RFC 9110,
     # 7.6.3).
-    kept["Via"] = ", ".join([*_kept(pairs, frozenset()).getall("Via", []), via])
+    before = [pair for pair in pairs if pair[0].lower() == "via"]
+    kept["Via"] = ", ".join([*_kept(before, _HOP_BY_HOP).values(), via])
     return kept
 
 
@@ -110,11 +116,21 @@ def _named_by_connection(pairs: Iterable[tuple[str, str]]) -> frozenset[str]:
 
 
 def _kept(pairs: Iterable[tuple[str, str]], dropped: frozenset[str]) -> CIMultiDict[str]:
-    return CIMultiDict(
-        (name, _writable(value))
-        for name, value in pairs
-        if name.lower() not in dropped and _NAME.fullmatch(name) and not _BAD_VALUE.search(value)
-    )
+    kept: CIMultiDict[str] = CIMultiDict()
+    for name, value in pairs:
+        if _known(name) in dropped:
+            continue
+        if value.isascii() and value.isprintable():
+            kept.add(name, value)
+        elif not _BAD_VALUE.search(value):
+            kept.add(name, _writable(value))
+    return kept
+
+
+@functools.lru_cache(maxsize=1024)
+def _known(name: str) -> str:
+    """Return a name as it stands in the tables."""
+    return name.lower() if _NAME.fullmatch(name) else _NO_NAME
 
 
 def _writable(value: str) -> str:

@@ -43,6 +43,10 @@ class Intake(StreamReader):
             self._protocol.resume_reading()
         return data
 
+    def _read_nowait(self, n: int) -> bytes:
+        """Take all at once where all is asked for."""
+        return self.take() if n < 0 else super()._read_nowait(n)
+
     def feed_data(self, data: bytes, size: int = 0) -> bool:  # noqa: ARG002 - aiohttp's signature
         """Take what the parser found; hold the connection up where too much waits."""
         if data:
@@ -60,7 +64,9 @@ class Intake(StreamReader):
         return False
 
     def begin_http_chunk_receiving(self) -> None:
-        """Do nothing."""
+        """Note that the parser is inside a chunk."""
+        self._protocol.in_chunk = True  # type: ignore[attr-defined]
 
     def end_http_chunk_receiving(self) -> None:
-        """Do nothing."""
+        """Note that the parser is between chunks."""
+        self._protocol.in_chunk = False  # type: ignore[attr-defined]

@@ -6,11 +6,12 @@ endpoints, faults, phases and outcomes are closed sets, models are capped.
 
 from __future__ import annotations
 
+import functools
 import json
 import platform
 import re
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 import aiohttp
 from prometheus_client import (
@@ -42,6 +43,9 @@ _OPENMETRICS = "application/openmetrics-text"
 _ODD = re.compile(r"[^\w.:/@+-]")
 
 
+_Collector = TypeVar("_Collector", Counter, Histogram)
+
+
 class Metrics:
     """All collectors of one process, with their own registry."""
 
@@ -63,6 +67,8 @@ class Metrics:
         self._exhausted_seen = 0.0
         self._breakers = breakers
         self._targets: set[str] = set()
+        self.of = functools.lru_cache(maxsize=4096)(_child)
+        """The child of a collector with some label values; a look-up costs more than counting."""
         self._make_counters()
         self._make_gauges()
         self._make_histograms()
@@ -174,7 +180,7 @@ class Metrics:
     def record_attempts(self, endpoint: str, report: Report) -> None:
         """Count the upstream's side of a request, stream or not."""
         for reason in report.attempts:
-            self.attempts.labels(endpoint, reason).inc()
+            self.of(self.attempts, endpoint, reason).inc()
         for strategy, result in report.recoveries:
             self.recoveries.labels(strategy, result).inc()
         self.discarded.inc(report.discarded_bytes)
@@ -190,15 +196,15 @@ class Metrics:
 
     def record_stream(self, endpoint: str, model: str, report: Report, duration_s: float) -> None:
         """Count one stream that is over. Called once a stream."""
-        self.streams.labels(endpoint, report.outcome.value).inc()
-        self.duration.labels(endpoint).observe(duration_s)
+        self.of(self.streams, endpoint, report.outcome.value).inc()
+        self.of(self.duration, endpoint).observe(duration_s)
         for repair, times in report.repairs.items():
-            self.repairs.labels(endpoint, repair).inc(times)
+            self.of(self.repairs, endpoint, repair).inc(times)
         error = "" if report.outcome is not StreamOutcome.FAILED else "stream_incomplete"
         labels = self.gen_ai_labels(endpoint, model, error)
-        self.gen_ai_duration.labels(*labels).observe(duration_s)
+        self.of(self.gen_ai_duration, *labels).observe(duration_s)
         for kind, tokens in _token_counts(report.usage):
-            self.gen_ai_tokens.labels(*labels, kind).observe(tokens)
+            self.of(self.gen_ai_tokens, *labels, kind).observe(tokens)
 
     def expose(self, accept: str) -> tuple[bytes, str]:
         """Return the exposition and its content type."""
@@ -221,6 +227,10 @@ class Metrics:
             states[label] = states.get(label, False) or is_open
         for label in self._targets:
             self.breaker_open.labels(label).set(states.get(label, False))
+
+
+def _child(collector: _Collector, *labels: str) -> _Collector:
+    return collector.labels(*labels)
 
 
 def code_label(status: int) -> str:

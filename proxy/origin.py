@@ -6,6 +6,7 @@ not know connections, headers or answers.
 
 from __future__ import annotations
 
+import functools
 import re
 
 from yarl import URL
@@ -36,6 +37,8 @@ class Origin:
         self._query = query.split("&") if query else []
         self._paths = paths
         self.host = self._origin.host or ""
+        # Most requests are for a few targets.
+        self.url = functools.lru_cache(maxsize=256)(self._url)
 
     def asked_with(self, target: str, *, keyless: bool) -> str:
         """Return a target with the query of this upstream; ``keyless``: without a caller's key."""
@@ -52,7 +55,7 @@ class Origin:
         """Say whether a path outside of ``/v1`` is served as it stands here."""
         return any(path == own or path.startswith(own + "/") for own in self._paths)
 
-    def url(self, target: str, *, own: bool = False) -> URL:
+    def _url(self, target: str, *, own: bool = False) -> URL:
         """Return the URL for a target below the base, or an ``own`` one; raises BadTargetError.
 
         An own path with a dot segment could lead out of what is served (RFC 3986, 5.2.4).

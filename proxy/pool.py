@@ -28,10 +28,14 @@ class Wire(Raw, ResponseHandler):
     idle = False
     sink: Callable[[], None] | None = None
     """Told of each read, once it lies in the answer's body, and of the connection's end."""
+    between = False
+    """Whether a chunk is sure to begin with the next byte: a whole one may bypass the parser."""
+    in_chunk = True
+    """Whether the parser is inside a chunk, or it is not known, or there are none."""
 
     def set_response_params(self, **params: Any) -> None:
         """Begin to wait for an answer."""
-        self.idle = False
+        self.idle, self.in_chunk, self.between = False, True, False
         super().set_response_params(**params)
 
     def feed_data(self, data: tuple[RawResponseMessage, StreamReader], size: int = 0) -> None:
@@ -42,12 +46,38 @@ class Wire(Raw, ResponseHandler):
 
     def data_received(self, data: bytes) -> None:
         """Take bytes only while an answer is waited for; aiohttp itself calls with none."""
-        if not (self.idle and data):
-            super().data_received(data)
-            if self.sink is not None:
-                self.sink()
-        elif self.transport is not None:
-            self.transport.abort()
+        if self.idle and data:
+            if self.transport is not None:
+                self.transport.abort()
+            return
+        super().data_received(data)
+        if self.sink is not None:
+            # A line end here is the end of a chunk's data, and no part of the next one's size.
+            chunk_ended = data.endswith(b"\r\n") and not self.in_chunk
+            self.between = chunk_ended and not self._reading_paused
+            self.sink()
+
+    def push_to(self, sink: Callable[[], None], lane: Callable[[bytes], None] | None) -> None:
+        """Have a sink told of each read from now on, and of the end.
+
+        With a ``lane`` the transport gives that its reads, which it is to give to ``receive``
+        unless it takes one itself, and that only ``between`` chunks.
+        """
+        self.sink, self.between = sink, False
+        if lane is not None and self.transport is not None:
+            self.data_received = lane  # type: ignore[method-assign, assignment]
+            # uvloop looks the method up only then, and not at each read.
+            self.transport.set_protocol(self)
+
+    def pull(self) -> None:
+        """Have nobody told any more."""
+        self.sink = None
+        if self.__dict__.pop("data_received", None) is not None and self.transport is not None:
+            self.transport.set_protocol(self)
+
+    def receive(self, data: bytes) -> None:
+        """Take bytes as if there were no lane."""
+        Wire.data_received(self, data)
 
     def connection_lost(self, exc: BaseException | None) -> None:
         """Note the end."""

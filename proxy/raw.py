@@ -23,15 +23,27 @@ class Raw(BaseProtocol):
     """Where what comes from here is sent."""
     resumed: Callable[[], None] | None = None
     """Told that more can be written again."""
+    held_up: Callable[[], None] | None = None
+    """Told that nothing more should be written."""
+    full = False
+    """Whether the other side is behind, so that nothing more should be written."""
 
     @property
     def upgraded(self) -> bool:
         """Whether what comes next is no HTTP."""
         return self._upgraded
 
+    def pause_writing(self) -> None:
+        """Take no more."""
+        super().pause_writing()
+        self.full = True
+        if self.held_up is not None:
+            self.held_up()
+
     def resume_writing(self) -> None:
         """Take more."""
         super().resume_writing()
+        self.full = False
         if self.way_in is not None:
             self.way_in.go_on()
         if self.resumed is not None:

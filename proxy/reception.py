@@ -115,24 +115,25 @@ class Reception:
         except UnknownCodingError:
             return x.end(Fault.MALFORMED_EVENT, detail="its compression cannot be decoded")
         x.session.receive_head(document=document)
-        while True:
-            if data and (over := await self._relay(data, decoder)):
+        over = await self._relay(data, decoder) if data else None
+        while over is None:
+            over = await self._go_on(decoder)
+        return over
+
+    async def _go_on(self, decoder: Decoder) -> Open | Finish | None:
+        """Relay one read, or as many as come while nothing else is to be done."""
+        x, answer = self._x, self._answer
+        if self._is_steady(decoder):
+            await Flow(x, answer).run()
+            if over := self._over():
                 return over
-            if self._is_steady(decoder):
-                await Flow(x, answer).run()
-            try:
-                if over := self._over():
-                    return over
-                data = await answer.read(min(x.limit(), x.due()))
-            except UpstreamFault as broken:
-                return x.end(broken.fault)
-            except TimeoutError:
-                data = b""
-                if over := await self._time_is_up():
-                    return over
-                continue
-            if not data:
-                return x.end(None)
+        try:
+            data = await answer.read(min(x.limit(), x.due()))
+        except UpstreamFault as broken:
+            return x.end(broken.fault)
+        except TimeoutError:
+            return await self._time_is_up()
+        return await self._relay(data, decoder) if data else x.end(None)
 
     async def _time_is_up(self) -> Open | Finish | None:
         """Let the client hear something, or end an attempt that has been silent for too long."""

@@ -5,11 +5,13 @@ Knows what is counted when. Must not know how requests are driven.
 
 from __future__ import annotations
 
+import logging
 import re
 import secrets
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from math import inf
 from typing import Any
 
 from aiohttp import web
@@ -27,6 +29,7 @@ from proxy.tally import Tally
 _NOT_LOGGED = frozenset({"time", "tail", "attempts"})
 """The ring keeps the upstream's request ids; the log has nothing that came in a header."""
 
+_UNKNOWN = Tally((inf,))
 _REQUEST_ID = re.compile(r"[\w.-]{1,128}", re.ASCII)
 
 
@@ -57,7 +60,8 @@ class Record:
         self._over = False
         self._noted = 0
         self._events = False
-        self._gaps: Tally | None = None
+        self.gaps = _UNKNOWN
+        """Where the silences between this stream's events are noted, once there was one."""
         self._fault_at: float | None = None
         self._waits: list[float] = []
         self._upstream_ids: dict[int, str] = {}
@@ -77,16 +81,21 @@ class Record:
 
     def events_came(self, gap: float) -> None:
         """Note a read that held data events, ``gap`` seconds after the one before."""
-        if self._gaps is not None:
-            self._gaps.observe(gap)
+        if self._events:
+            self.gaps.observe(gap)
             return
         metrics, now = self._edge.metrics, self._clock()
         self._events = True
         # Found once a stream, not once an event: a look-up costs more than the observation.
-        self._gaps = metrics.gaps.labels(self.endpoint, *self._semconv())
+        self.gaps = metrics.gaps.labels(self.endpoint, *self._semconv())
         waited = now - self._started
-        metrics.first_event.labels(self.endpoint).observe(waited)
-        metrics.gen_ai_first.labels(*self._semconv()).observe(waited)
+        metrics.of(metrics.first_event, self.endpoint).observe(waited)
+        metrics.of(metrics.gen_ai_first, *self._semconv()).observe(waited)
+
+    def settle(self) -> None:
+        """Sort in what was noted of each event and write; to be called now and then."""
+        self.gaps.settle()
+        self._overheads.settle()
 
     def wrote(self, began: float) -> None:
         """Note a write; ``began`` is when what it is made of was read (``perf_counter``)."""
@@ -125,13 +134,15 @@ class Record:
         self._over = True
         metrics = self._edge.metrics
         self.note_incidents()
+        self.settle()
         report = self._session.report()
-        report = replace(report, attempts=report.attempts[: self.asked])
+        if len(report.attempts) > self.asked:
+            report = replace(report, attempts=report.attempts[: self.asked])
         if status:
-            metrics.requests.labels(self.endpoint, code_label(status)).inc()
+            metrics.of(metrics.requests, self.endpoint, code_label(status)).inc()
         metrics.record_attempts(self.endpoint, report)
         for repair in self._repairs:
-            metrics.repairs.labels(self.endpoint, repair).inc()
+            metrics.of(metrics.repairs, self.endpoint, repair).inc()
         duration = self._clock() - self._started
         outcome = None
         if report.outcome is StreamOutcome.RECOVERED:
@@ -140,16 +151,17 @@ class Record:
             metrics.in_flight.dec()
             metrics.record_stream(self.endpoint, self.model, report, duration)
             outcome = report.outcome.value
-        fields = {
-            **self._facts(),
-            "status": status,
-            "outcome": outcome,
-            "attempts": len(report.attempts),
-            "events": report.events,
-            "bytes": report.size,
-            "duration_ms": round(duration * 1000, 1),
-        }
-        LOG.debug("request", extra={"fields": fields})
+        if LOG.isEnabledFor(logging.DEBUG):
+            fields = {
+                **self._facts(),
+                "status": status,
+                "outcome": outcome,
+                "attempts": len(report.attempts),
+                "events": report.events,
+                "bytes": report.size,
+                "duration_ms": round(duration * 1000, 1),
+            }
+            LOG.debug("request", extra={"fields": fields})
 
     def _goes_on(self) -> None:
         """Observe how long the client waited for the answer to go on."""

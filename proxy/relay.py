@@ -139,7 +139,7 @@ class Relay:
             x.record.end(x.down.status)
             response = await x.down.end(x.unsent + finish.body)
         well = x.session.state is not State.FAILED and not x.broken
-        if well and x.answer is not None and x.session.settled:
+        if well and x.answer is not None and x.session.settled and not x.answer.taken:
             self._edge.spawn(self._linger(x.answer))
             x.answer = None
         return response

@@ -1,13 +1,14 @@
 """Histograms that are cheap to observe: for what happens at every event.
 
-Knows prometheus_client's collectors. An observation is one look into a sorted tuple and one
-addition, without a lock (docs/performance.md). Must not know what is measured. One thread only.
+Knows prometheus_client's collectors. An observation is one number put by, without a lock and
+without a look-up (docs/performance.md). Must not know what is measured. One thread only.
 """
 
 from __future__ import annotations
 
+from array import array
 from bisect import bisect_left
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from math import inf
 
 from prometheus_client.core import HistogramMetricFamily, Metric
@@ -15,23 +16,33 @@ from prometheus_client.registry import Collector
 
 
 class Tally:
-    """The observations of one set of labels. ``bounds`` are the upper ones, the last infinite."""
+    """The observations of one set of labels. ``bounds`` are the upper ones, the last infinite.
 
-    __slots__ = ("_bounds", "counts", "total")
+    ``observe`` only puts a value by; ``settle`` sorts all of them in, which is to be called now
+    and then by who observes often.
+    """
+
+    __slots__ = ("_bounds", "_new", "counts", "observe", "total")
 
     def __init__(self, bounds: Sequence[float]) -> None:
         """Start with nothing observed."""
         self._bounds = bounds
+        self._new = array("d")
+        self.observe: Callable[[float], None] = self._new.append
+        """Note one value."""
         self.counts = [0] * len(bounds)
         self.total = 0.0
 
-    def observe(self, value: float) -> None:
-        """Note one value."""
-        self.counts[bisect_left(self._bounds, value)] += 1
-        self.total += value
+    def settle(self) -> None:
+        """Sort in what was observed."""
+        bounds, counts = self._bounds, self.counts
+        for value in self._new:
+            counts[bisect_left(bounds, value)] += 1
+        self.total += sum(self._new)
+        del self._new[:]
 
     def add(self, other: Tally) -> None:
-        """Note all that another one has."""
+        """Note all that another one has, as far as that is settled."""
         self.counts = [own + more for own, more in zip(self.counts, other.counts, strict=True)]
         self.total += other.total
 
@@ -71,6 +82,7 @@ class Tallies(Collector):
         for name, text, names, part in self._shown:
             sums: dict[tuple[str, ...], Tally] = {}
             for values, tally in self._tallies.items():
+                tally.settle()
                 sums.setdefault(values[part], Tally(self._bounds)).add(tally)
             family = HistogramMetricFamily(name, text, labels=names)
             for values, tally in sums.items():

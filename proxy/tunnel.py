@@ -102,8 +102,8 @@ class Tunnel:
             reply = finish.reply if isinstance(finish, Finish) else None
             return x.down.break_off() if reply is None else x.down.refuse(reply, 1)
         x.record.answered(answer.headers.get("x-request-id", ""))
-        if answer.wire is not None:
-            return await self._join(answer, answer.wire)
+        if answer.switched is not None:
+            return await self._join(answer, answer.switched)
         fault = await x.down.pass_on(answer, b"", 1, None)
         self._count(answer, fault)
         return x.down.break_off() if fault else await x.down.end()
@@ -190,7 +190,7 @@ class Tunnel:
         answer, self._x.answer = self._x.answer, None
         if answer is None:
             return
-        transport = None if answer.wire is None else answer.wire.transport
+        transport = None if answer.switched is None else answer.switched.transport
         answer.close()
         if transport is not None and transport.get_write_buffer_size():
             asyncio.get_running_loop().call_later(_LAST_WORDS_S, transport.abort)

@@ -12,7 +12,7 @@ import asyncio
 import email.utils
 import math
 import time
-from collections.abc import AsyncIterable, Callable
+from collections.abc import AsyncIterable
 from datetime import UTC
 from http import HTTPStatus
 from types import SimpleNamespace
@@ -121,7 +121,7 @@ class Upstream(Origin):
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise _fault_of(error, reused=notes.reused) from error
         answer = Answer(response)
-        if answer.status < HTTPStatus.OK and ("Upgrade" not in headers or answer.wire is None):
+        if answer.status < HTTPStatus.OK and ("Upgrade" not in headers or answer.switched is None):
             # A protocol that nobody asked for is no answer to anything.
             answer.close()
             raise UpstreamFault(Fault.RESET, "it switched protocols unasked")
@@ -144,7 +144,7 @@ class Answer:
         if self._over is not None:
             self._over.add_done_callback(self._wake)
         self.status = response.status
-        self.wire = switched(response)
+        self.switched = switched(response)
         """The connection, where it speaks WebSocket from now on."""
 
     @property
@@ -157,17 +157,11 @@ class Answer:
         """Seconds the upstream asks to wait, or None."""
         return retry_after(self.headers)
 
-    def push_to(self, sink: Callable[[], None] | None) -> bool:
-        """Have a sink told of each read and of the end, or nobody any more.
-
-        Returns False if there is nothing more to be told of.
-        """
+    @property
+    def wire(self) -> Wire | None:
+        """The connection, while there is something to come, and not just to be taken."""
         wire = self._protocol
-        if sink is not None and (self.over or not isinstance(wire, Wire) or wire.idle):
-            return False
-        if isinstance(wire, Wire):
-            wire.sink = sink
-        return True
+        return wire if isinstance(wire, Wire) and not (self.over or wire.idle) else None
 
     @property
     def over(self) -> bool:
@@ -175,6 +169,12 @@ class Answer:
         content, wire = self._response.content, self._protocol
         lost = wire is not None and wire.transport is None
         return lost or content.is_eof() or content.exception() is not None
+
+    @property
+    def taken(self) -> bool:
+        """Whether all of the body came, to its proper end, and was taken."""
+        content = self._response.content
+        return content.at_eof() and content.exception() is None
 
     def take(self) -> bytes:
         """Return at once all bytes that are there, or none."""

@@ -34,6 +34,7 @@ CORE: dict[str, int] = {
     "doubt": 3,
     "document": 3,
     "judgement": 4,
+    "shortcut": 4,
     "attempt": 5,
     "commands": 5,
     "course": 6,
@@ -80,7 +81,7 @@ ABOVE: dict[str, set[str]] = {
     "exchange": {
         *("clocks", "core", "downstream", "edge", "record", "replies", "upstream"),
     },
-    "flow": {"exchange", "upstream"},
+    "flow": {"core", "exchange", "pool", "upstream"},
     "reception": {"core", "decoding", "exchange", "flow", "headers", "sniff", "upstream"},
     "relay": {"asking", "core", "edge", "exchange", "logs", "reception", "upstream"},
     "tunnel": {"core", "edge", "exchange", "headers", "logs", "raw", "replies", "upstream"},

@@ -12,13 +12,15 @@ from proxy.core.document import Document, read_document
 from proxy.core.fault import AttemptEnd, Fault
 from proxy.core.grammars import Kind
 from proxy.core.grammars.anew import TooMuchError
-from proxy.core.grammars.base import DONE, DONE_EVENT, is_json
+from proxy.core.grammars.base import DONE, DONE_EVENT, REFUSALS, is_json
+from proxy.core.journal import Journal
 from proxy.core.judgement import Judgement
 from proxy.core.policy import SAFE, Policy, Quirks
 from proxy.core.recovery import Splice
 from proxy.core.repairs import is_clean
 from proxy.core.request import Request
-from proxy.core.sse import STRAY, Event, EventSplitter
+from proxy.core.shortcut import Shortcut, shortcut
+from proxy.core.sse import STRAY, Event, EventSplitter, size_of
 
 _OF_EVENTS = (b'"delta"', b'chunk"', b'"type":"response.', b'"type": "response.')
 """Words that stand in events, and in no answer in one piece."""
@@ -64,35 +66,62 @@ class Attempt(Judgement):
 
     def feed(self, data: bytes) -> list[Event]:
         """Take one read, return the events to be given on, the terminal one last."""
+        return self.judge(self.cut(data))
+
+    def cut(self, data: bytes) -> bytes:
+        """Take one read, return what of it is whole events, as they came, to be judged."""
         if self.document is None and not self._splitter.received and self._begins_json(data):
             self.document = bytearray()
             self.converts = self._guessed = True
         if self.document is not None:
-            return self._gather(data)
-        return self.judge(self.cut(data))
-
-    def cut(self, data: bytes) -> bytes:
-        """Take one read of what is events for sure, return the whole ones among it as they are."""
+            self._gather(data)
+            return b""
         self._run_at = self._splitter.offset
         return self._splitter.cut(data)
 
+    @property
+    def overfull(self) -> bool:
+        """Whether there is something to be judged although nothing is whole."""
+        return self._splitter.oversize
+
     def skim(self, run: bytes) -> list[bytes]:
-        """Return the data of the events in what was cut, if all are ordinary and have no name.
+        """Return the data of the first events in what was cut, as far as they are ordinary.
 
         That is most of all traffic: there ``judge`` would change nothing, and give what the run
-        holds already. Otherwise nothing is returned or noted, and ``judge`` is to be asked.
+        holds already. They are taken; the rest of the run is to be judged. None of them has a
+        name.
         """
-        plain = self._direct and self._shaper is None and self._half is None
-        if not plain or not run.startswith(b"data: ") or len(run) > self._policy.max_event_bytes:
+        read = self._ordinary
+        if read is None or not run.startswith(b"data: ") or len(run) > self._policy.max_event_bytes:
             return []
         data = run[6:-2].split(b"\n\ndata: ")
-        lines = run.count(b"\n") == 2 * len(data)
-        if not lines or self._splitter.dangling or not (run.isascii() or is_clean(run)):
+        if run.count(b"\n") != 2 * len(data) or not (run.isascii() or is_clean(run)):
             return []
-        return data if self.grammar.skim(data) else []
+        taken = 0
+        try:
+            for one in data:
+                read(one)
+                taken += 1
+        except REFUSALS:
+            del data[taken:]
+        self.grammar.events += taken
+        self._run_at += size_of(data)
+        return data
+
+    def shortcut(self, journal: Journal) -> Shortcut | None:
+        """Return the shortcut, or None where this attempt stands so that there is none."""
+        read = None if self.settled or self.document is not None else self._ordinary
+        if read is None or not self._splitter.idle:
+            return None
+        return shortcut(read, self._policy.max_event_bytes, self._splitter, self.grammar, journal)
+
+    @property
+    def _ordinary(self) -> Callable[[bytes], object] | None:
+        mends = self._shaper is not None or self._half is not None or self._splitter.dangling
+        return None if mends or not self._direct else self.grammar.ordinary
 
     def judge(self, run: bytes) -> list[Event]:
-        """Take what was cut event by event; return as ``feed`` does."""
+        """Take what was cut, event by event; return those to be given on, the terminal one last."""
         events: list[Event] = []
         self._run = run
         for event in self._splitter.parse(run):
@@ -104,6 +133,7 @@ class Attempt(Judgement):
             self._fail(Fault.OVERSIZE_EVENT, shown)
             if shown not in run:  # it is what came behind
                 self.offset = self._run_at + len(run)
+        self._run_at += len(run)
         return events
 
     def _begins_json(self, data: bytes) -> bool:
@@ -156,12 +186,11 @@ class Attempt(Judgement):
         if event.name == STRAY:
             self._stray(event)
 
-    def _gather(self, data: bytes) -> list[Event]:
+    def _gather(self, data: bytes) -> None:
         document = self.document = bytearray() if self.document is None else self.document
         document += data
         if len(document) > self._policy.max_event_bytes:
             self._fail(Fault.OVERSIZE_EVENT, b"")
-        return []
 
     def _unroll(self, end: AttemptEnd) -> list[Event]:
         """Tell a document event by event; one that is not finished has no end to tell."""

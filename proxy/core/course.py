@@ -123,6 +123,11 @@ class Course:
         return self._route[self._at]
 
     @property
+    def is_as_asked(self) -> bool:
+        """Whether the primary is asked what the client asked, word for word."""
+        return self._at == 0 and self.asked is self._request
+
+    @property
     def has_fallback(self) -> bool:
         """Whether there is anyone else to ask."""
         return len(self._route) > 1

@@ -27,7 +27,7 @@ class Doubt:
     def __init__(self, grammar: Grammar, quirks: Quirks, cap: int, *, first: bool) -> None:
         """Believe everything that no quirk speaks of; ``cap`` bounds in bytes what waits."""
         self._grammar = grammar
-        self._seam = grammar.seam([])
+        self._seam = grammar.seam([]) if quirks.overload_texts else None
         texts = quirks.overload_texts if self._seam else ()
         # In UTF-16's units, as deltas may be cut inside a character.
         self._notices = tuple(units(text) for text in texts)

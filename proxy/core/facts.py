@@ -37,7 +37,7 @@ class Facts:
         self._journal = self._out.journal
         self._ledger = Ledger(self._journal)
         self._outcome: StreamOutcome | None = None
-        self._attempt = Attempt(request, policy, self._ledger.repaired)
+        self._attempt = Attempt(request, policy, self._ledger.repaired, quirks=policy.quirks)
 
     @property
     def answered(self) -> bool:

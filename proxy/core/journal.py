@@ -29,12 +29,18 @@ class Journal:
     size: int = 0
     content: bool = False
     given: list[Event] = field(default_factory=list)
-    last: Event | None = None
+    last: bytes = b""
+    """The data of the last event."""
     waiting: list[Event] = field(default_factory=list)
     """What is held back of the attempt that ended, and may yet be given."""
     full: bool = False
     """Whether more was given than is remembered, so that nothing can be joined on."""
     _kept: int = 0
+
+    @property
+    def remembers(self) -> bool:
+        """Whether events are kept, and not just counted."""
+        return self.keeps or not self.content
 
     @property
     def complete(self) -> bool:
@@ -46,20 +52,20 @@ class Journal:
         encoded = event.encode()
         self.events += 1
         self.size += len(encoded)
-        self.last = event
-        if self.keeps or not self.content:
+        self.last = event.data
+        if self.remembers:
             self._remember(event, len(encoded))
         return encoded
 
     def give_run(self, run: bytes, data: list[bytes]) -> None:
         """Note events without a name on their way, ``run`` being all of them as they are sent."""
-        if self.keeps or not self.content:
+        if self.remembers:
             for one in data:
                 self.give(Event(b"", one))
             return
         self.events += len(data)
         self.size += len(run)
-        self.last = Event(b"", data[-1])
+        self.last = data[-1]
 
     def _remember(self, event: Event, size: int) -> None:
         if self.full:

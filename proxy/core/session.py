@@ -24,9 +24,13 @@ from proxy.core.fault import AttemptEnd, Fault, IncidentOutcome, Phase, StreamOu
 from proxy.core.policy import Policy
 from proxy.core.recovery import Plan, Splice
 from proxy.core.request import Request
-from proxy.core.sse import Event
+from proxy.core.shortcut import Shortcut
+from proxy.core.sse import Event, size_of, split_after
 from proxy.core.states import FINAL, TRANSITIONS, Signal, State
 from proxy.core.telling import by_status, in_stream, last_words
+
+_OPENERS = 3
+"""So many events at the most come before the content, nearly always."""
 
 
 class StreamSession(Facts):
@@ -47,7 +51,10 @@ class StreamSession(Facts):
     def begin(self, now: float) -> Open:
         """Begin the first attempt. ``now`` is monotonic seconds, here and below."""
         self._course.start(now)
-        self._begin()
+        if self._course.is_as_asked:
+            self._ledger.begun(self._out.hold)
+        else:
+            self._begin()
         return Open(self._course.asked, self._course.target)
 
     def receive_head(self, *, document: bool = False) -> None:
@@ -61,12 +68,31 @@ class StreamSession(Facts):
         if self._attempt.settled or self.state in FINAL:
             return b""
         attempt = self._attempt
-        if self.state is not State.STREAMING or attempt.document is not None:
-            return self._give(attempt.feed(data))
         run = attempt.cut(data)
-        if not self._out.hold.selective and (whole := attempt.skim(run)):
-            return self._out.pass_on(run, whole)
-        return self._give(attempt.judge(run))
+        if self.state is State.STREAMING:
+            return self._pass(run)
+        first, rest = split_after(run, _OPENERS)
+        given = self._give(attempt.judge(first))
+        return given + self._pass(rest) if rest and not attempt.settled else given
+
+    def _pass(self, run: bytes) -> bytes:
+        """Give what was cut, of which most is ordinary once there was content."""
+        attempt, given = self._attempt, b""
+        if self.state is State.STREAMING and not self._out.hold.selective:
+            ordinary = attempt.skim(run)
+            size = size_of(ordinary)
+            given, run = self._out.pass_on(run[:size], ordinary), run[size:]
+        return given + self._give(attempt.judge(run)) if run or attempt.overfull else given
+
+    def shortcut(self) -> Shortcut | None:
+        """Return what may be asked to take a read instead of ``receive_data``, if anything.
+
+        It is to be asked for anew after each ``receive_data``: then all may stand otherwise.
+        """
+        waits = self._out.hold.selective or self._journal.remembers
+        if waits or self.state is not State.STREAMING:
+            return None
+        return self._attempt.shortcut(self._journal)
 
     def commit_by_time(self) -> bytes:
         """Stop holding: a 200 goes out now, with the openers that came so far."""

@@ -36,6 +36,22 @@ class Event(NamedTuple):
         return b"data: %b\n\n" % self.data
 
 
+def size_of(data: list[bytes]) -> int:
+    """Return the bytes of events without a name, each of one line of data, as they are sent."""
+    return sum(map(len, data)) + len(b"data: \n\n") * len(data)
+
+
+def split_after(run: bytes, blocks: int) -> tuple[bytes, bytes]:
+    """Return the first blocks of a run, as many as are asked for or there are, and the others."""
+    end = 0
+    for _ in range(blocks):
+        found = run.find(b"\n\n", end)
+        if found < 0:
+            return run, b""
+        end = found + 2
+    return run[:end], run[end:]
+
+
 class EventSplitter:
     """Cuts reads into events. Cost is linear in the bytes, however they are split.
 
@@ -118,6 +134,12 @@ class EventSplitter:
             if event is not None:
                 events.append(event)
         return events
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing that came has any bearing on what comes."""
+        begun = self._head is None and not (self._fragments or self._swallow_lf)
+        return begun and not (self._dangling or self.oversize)
 
     @property
     def dangling(self) -> bool:

@@ -11,6 +11,7 @@ import abc
 import enum
 import json
 import re
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -33,6 +34,7 @@ _WORDS = re.compile(
 )
 _NO_BRACKETS = bytes(byte for byte in range(256) if byte not in b"{}[]")
 DONE_EVENT = Event(b"", DONE)
+REFUSALS = (msgspec.MsgspecError, RecursionError)
 NULLS = frozenset({b"", b"null", b'""', b"{}", b"[]", b"0", b"false"})
 """Raw JSON values that say "nothing here", the absent one included."""
 
@@ -93,12 +95,14 @@ class Grammar(abc.ABC):
     def read(self, event: Event) -> Kind:
         """Say what an event is, and remember what completeness depends on. Never raises."""
 
-    def skim(self, data: list[bytes]) -> bool:  # noqa: ARG002 - most read each event
-        """Take several events without a name at once, if all that they do is to be events.
+    @property
+    def ordinary(self) -> Callable[[bytes], object] | None:
+        """Return what raises unless the data of an event without a name is ordinary, or None.
 
-        Returns whether they were taken, as ``read`` would have taken each of them.
+        Ordinary is what ``read`` would only count as an event, as the stream stands now; it
+        raises ``REFUSALS``. None where each event has to be read.
         """
-        return False
+        return None
 
     @abc.abstractmethod
     def has_content(self, event: Event) -> bool:

@@ -9,6 +9,7 @@ any non-empty field of a delta but ``role``. Events have no names here.
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -123,17 +124,10 @@ class ChatGrammar(Grammar):
             self._watch(data)
         return Kind.EVENT
 
-    def skim(self, data: list[bytes]) -> bool:
-        """Take chunks that go on with the only choice; see the base class."""
-        if not self.events or self._finished or self._watches:
-            return False
-        try:
-            for one in data:
-                _decode_plain(one)
-        except (msgspec.MsgspecError, RecursionError):
-            return False
-        self.events += len(data)
-        return True
+    @property
+    def ordinary(self) -> Callable[[bytes], object] | None:
+        """Chunks that go on with the only choice are; see the base class."""
+        return _decode_plain if self.events and not (self._finished or self._watches) else None
 
     def _read_choices(self, event: Event, chunk: _Chunk) -> None:
         choices = chunk.choices or ()

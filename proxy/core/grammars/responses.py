@@ -148,7 +148,7 @@ class ResponsesGrammar(Grammar):
         Flat alone is yielded as an ordinary item by most SDKs, and Codex reads only the second
         (zyycn/codex-proxy-rs#90). The numbers go on after the last one given.
         """
-        last = loads(journal.last.data).get("sequence_number") if journal.last else None
+        last = loads(journal.last).get("sequence_number")
         number = last + 1 if isinstance(last, int) else journal.after + journal.events + 1
         told = error_object(error)
         flat = {"code": told["code"], "message": error.message, "param": error.param}
