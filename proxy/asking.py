@@ -10,11 +10,11 @@ from typing import Any
 
 from aiohttp import web
 
+from proxy.answer import Answer
 from proxy.core.commands import Open
 from proxy.core.request import Request
 from proxy.edge import Edge
 from proxy.headers import to_upstream
-from proxy.upstream import Answer
 
 _OF_THE_BODY = ("Content-Length", "Content-MD5", "Content-Digest", "Digest", "Idempotency-Key")
 

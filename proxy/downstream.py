@@ -15,12 +15,15 @@ from typing import cast
 from aiohttp import HttpVersion11, web
 from multidict import CIMultiDict
 
+from proxy.answer import Answer, UpstreamFault
 from proxy.core.errors import Reply, retryable_status
 from proxy.core.fault import Fault
 from proxy.headers import STREAM_HEADERS, to_client
 from proxy.raw import Raw
 from proxy.replies import error_response
-from proxy.upstream import Answer, UpstreamFault
+
+_LARGE = 16 * 1024
+"""From so many bytes on they are handed over in pieces, as copying them costs more."""
 
 _ATTEMPTS = "x-wholestream-attempts"
 
@@ -139,7 +142,12 @@ class Downstream:
         """Write at once, in one chunk. Only where the headers are out and nothing is collected."""
         transport = self._client.transport
         if transport is not None and not transport.is_closing():
-            transport.write(b"%x\r\n%b\r\n" % (len(data), data) if self.chunked else data)
+            if not self.chunked:
+                transport.write(data)
+            elif len(data) < _LARGE:
+                transport.write(b"%x\r\n%b\r\n" % (len(data), data))
+            else:
+                transport.writelines([b"%x\r\n" % len(data), data, b"\r\n"])
             self.last_write = self._loop.time()
 
     @property

@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 
 from aiohttp import web
 
+from proxy.answer import Answer
 from proxy.clocks import Clocks, patiently
 from proxy.core.commands import Finish, Open
 from proxy.core.fault import AttemptEnd, Fault
@@ -24,7 +25,6 @@ from proxy.downstream import Downstream
 from proxy.edge import Edge
 from proxy.record import Record
 from proxy.replies import SERVER
-from proxy.upstream import Answer
 
 _T = TypeVar("_T")
 

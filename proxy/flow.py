@@ -11,10 +11,10 @@ import asyncio
 import time
 from collections.abc import Callable
 
+from proxy.answer import Answer
 from proxy.core.shortcut import BEFORE, BEHIND, Shortcut
 from proxy.exchange import Exchange
 from proxy.pool import Wire
-from proxy.upstream import Answer
 
 _PATIENCE_S = 1.0
 """How often it is seen whether a client that was behind still is."""

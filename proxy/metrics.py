@@ -94,6 +94,9 @@ class Metrics:
         self.exhausted = counter("retry_budget_exhausted", "Retries the shared budget refused.")
         self.discarded = counter("discarded_bytes", "Upstream bytes billed but thrown away.")
         self.discarded_events = counter("discarded_events", "Upstream events thrown away.")
+        self.worker_restarts = counter(
+            "worker_restarts", "Worker processes started in place of one that died."
+        )
         self.capped = counter(
             "lifetime_caps", "Streams cut twice at the same age on one target.", "endpoint"
         )
@@ -206,12 +209,16 @@ class Metrics:
         for kind, tokens in _token_counts(report.usage):
             self.of(self.gen_ai_tokens, *labels, kind).observe(tokens)
 
-    def expose(self, accept: str) -> tuple[bytes, str]:
-        """Return the exposition and its content type."""
+    def refresh(self) -> None:
+        """Bring up to date what is counted elsewhere; before the registry is read."""
         seen = self._exhausted()
         self.exhausted.inc(seen - self._exhausted_seen)
         self._exhausted_seen = seen
         self._show_breakers()
+
+    def expose(self, accept: str) -> tuple[bytes, str]:
+        """Return the exposition and its content type."""
+        self.refresh()
         # Not the header as it came: a version in it that is no number would raise.
         encode, content_type = choose_encoder(_OPENMETRICS if _OPENMETRICS in accept else "")
         return encode(self.registry), content_type

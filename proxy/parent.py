@@ -10,8 +10,6 @@ import asyncio
 import signal
 from collections.abc import Callable
 
-from prometheus_client import Counter
-
 from proxy.admin import PROBES, Admin
 from proxy.crew import Crew
 from proxy.gate import Gate
@@ -112,13 +110,8 @@ class Parent:
         await self._admin.start(settings.admin_host, settings.admin_port, "admin_port")
         self._claim = Claim(settings.host, settings.port)
         self.port = self._claim.port
-        restarts = Counter(
-            "wholestream_worker_restarts",
-            "Worker processes started in place of one that died.",
-            registry=self._metrics.registry,
-        )
         own = settings.model_copy(update={"port": self.port})
-        self._crew = Crew(own, self._totals, restarts)
+        self._crew = Crew(own, self._totals, self._metrics.worker_restarts)
         return self._crew
 
     async def _drain(self, crew: Crew) -> None:

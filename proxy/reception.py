@@ -13,6 +13,7 @@ import time
 
 from aiohttp import web
 
+from proxy.answer import Answer, UpstreamFault
 from proxy.core.commands import Finish, Open
 from proxy.core.course import KEY_REFUSED
 from proxy.core.fault import AttemptEnd, Fault
@@ -21,7 +22,6 @@ from proxy.exchange import Exchange
 from proxy.flow import Flow
 from proxy.headers import is_event_stream
 from proxy.sniff import Body, sniffed
-from proxy.upstream import Answer, UpstreamFault
 
 _ERROR_BODY_BYTES = 64 * 1024
 _ERROR_BODY_S = 5.0

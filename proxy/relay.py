@@ -13,6 +13,7 @@ from http import HTTPStatus
 
 from aiohttp import web
 
+from proxy.answer import Answer, UpstreamFault
 from proxy.asking import Asker, Body
 from proxy.core.commands import Finish, Open, internal_error, shutdown_error
 from proxy.core.fault import Fault
@@ -22,7 +23,6 @@ from proxy.edge import Edge
 from proxy.exchange import exchange_of
 from proxy.logs import LOG
 from proxy.reception import Next, Reception
-from proxy.upstream import Answer, UpstreamFault
 
 _LINGER_BYTES = 64 * 1024
 _LINGER_S = 1.0

@@ -15,6 +15,7 @@ from typing import cast
 
 from aiohttp import HttpVersion11, web
 
+from proxy.answer import Answer, UpstreamFault
 from proxy.core.commands import Finish, Open, internal_error, shutdown_error
 from proxy.core.errors import UpstreamError
 from proxy.core.fault import AttemptEnd, Fault
@@ -25,7 +26,6 @@ from proxy.headers import to_client, to_upstream
 from proxy.logs import LOG
 from proxy.raw import Raw, Way
 from proxy.replies import SERVER
-from proxy.upstream import Answer, UpstreamFault
 
 _SWITCH = {"Connection": "Upgrade", "Upgrade": "websocket"}
 """Hop by hop, so that each side is told anew."""

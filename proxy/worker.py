@@ -106,7 +106,7 @@ class Worker:
 
     def _tell(self, question: int = 0) -> None:
         metrics = self._service.edge.metrics
-        metrics.expose("")  # brings up to date what is kept elsewhere
+        metrics.refresh()
         self._channel.say(Told(question, families(metrics.registry), self._new_incidents()))
 
     def _new_incidents(self) -> list[tuple[float, bytes]]:

@@ -69,22 +69,21 @@ ABOVE: dict[str, set[str]] = {
     "clocks": {"settings"},
     "gate": {"core", "settings"},
     "clients": {"pool", "settings"},
-    "upstream": {
-        *("clients", "core", "intake", "origin", "pool", "raw", "settings", "settings_tables"),
-    },
+    "answer": {"core", "intake", "pool", "raw"},
+    "upstream": {"answer", "clients", "core", "origin", "settings", "settings_tables"},
     "upstreams": {"clients", "origin", "settings", "upstream"},
     # what a request needs
     "edge": {"core", "incidents", "metrics", "settings", "upstreams"},
-    "asking": {"core", "edge", "headers", "upstream"},
-    "downstream": {"core", "headers", "raw", "replies", "upstream"},
+    "asking": {"answer", "core", "edge", "headers"},
+    "downstream": {"answer", "core", "headers", "raw", "replies"},
     "record": {"core", "edge", "logs", "metrics", "tally"},
     "exchange": {
-        *("clocks", "core", "downstream", "edge", "record", "replies", "upstream"),
+        *("answer", "clocks", "core", "downstream", "edge", "record", "replies"),
     },
-    "flow": {"core", "exchange", "pool", "upstream"},
-    "reception": {"core", "decoding", "exchange", "flow", "headers", "sniff", "upstream"},
-    "relay": {"asking", "core", "edge", "exchange", "logs", "reception", "upstream"},
-    "tunnel": {"core", "edge", "exchange", "headers", "logs", "raw", "replies", "upstream"},
+    "flow": {"answer", "core", "exchange", "pool"},
+    "reception": {"answer", "core", "decoding", "exchange", "flow", "headers", "sniff"},
+    "relay": {"answer", "asking", "core", "edge", "exchange", "logs", "reception"},
+    "tunnel": {"answer", "core", "edge", "exchange", "headers", "logs", "raw", "replies"},
     # the two listeners
     "uploads": set(),
     "api": {

@@ -94,8 +94,8 @@ class Attempt(Judgement):
         read = self._ordinary
         if read is None or not run.startswith(b"data: ") or len(run) > self._policy.max_event_bytes:
             return []
-        data = run[6:-2].split(b"\n\ndata: ")
-        if run.count(b"\n") != 2 * len(data) or not (run.isascii() or is_clean(run)):
+        data, lines = _data_of(run)
+        if lines != 2 * len(data) or not (run.isascii() or is_clean(run)):
             return []
         taken = 0
         try:
@@ -133,7 +133,7 @@ class Attempt(Judgement):
             self._fail(Fault.OVERSIZE_EVENT, shown)
             if shown not in run:  # it is what came behind
                 self.offset = self._run_at + len(run)
-        self._run_at += len(run)
+        self._run, self._run_at = b"", self._run_at + len(run)
         return events
 
     def _begins_json(self, data: bytes) -> bool:
@@ -249,3 +249,16 @@ class Attempt(Judgement):
     def _fail(self, fault: Fault, tail: bytes) -> None:
         super()._fail(fault, tail)
         self.offset = self._run_at + max(0, self._run.find(tail))
+
+
+def _data_of(run: bytes) -> tuple[list[bytes], int]:
+    """Return the data of a run of events without a name, and its lines.
+
+    A large event is searched and copied but once: it costs more than all else that is done.
+    """
+    if run.find(b"\n") == len(run) - 2:
+        return [run[6:-2]], 2
+    lines = run.count(b"\n")
+    data = run.split(b"\n\ndata: ")
+    data[0], data[-1] = data[0][6:], data[-1][:-2]
+    return data, lines

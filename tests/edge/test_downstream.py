@@ -11,11 +11,12 @@ from aiohttp import web
 from multidict import CIMultiDict
 
 from edge.loopback import HOST, Pairs, made, our_server, raw_server, read_request, talk
+from proxy.answer import Answer
 from proxy.core.errors import Reply, error_reply
 from proxy.core.fault import Fault
 from proxy.downstream import Downstream
 from proxy.replies import error_response
-from proxy.upstream import Answer, Upstream
+from proxy.upstream import Upstream
 
 OWN = {"Server": "wholestream", "x-wholestream-request-id": "ws_1"}
 ATTEMPTS = "x-wholestream-attempts"

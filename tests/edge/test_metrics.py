@@ -73,6 +73,7 @@ OWN: dict[str, tuple[str, ...]] = {
     "wholestream_discarded_events_total": (),
     "wholestream_lifetime_caps_total": ("endpoint",),
     "wholestream_tunnels_in_flight": (),
+    "wholestream_worker_restarts_total": (),
 }
 """Names beyond those of the contract."""
 

@@ -12,9 +12,10 @@ from aiohttp import web
 from multidict import CIMultiDict
 
 from edge.loopback import HOST, LOOPS, made, our_server, raw_server, read_request, reset
+from proxy.answer import UpstreamFault
 from proxy.core.fault import Fault
 from proxy.raw import Raw, Way
-from proxy.upstream import Upstream, UpstreamFault
+from proxy.upstream import Upstream
 
 ASKING = CIMultiDict({"Connection": "Upgrade", "Upgrade": "websocket"})
 SWITCHED = b"HTTP/1.1 101 Go\r\nConnection: upgrade\r\nUpgrade: WebSocket\r\n\r\n"

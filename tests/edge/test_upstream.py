@@ -18,9 +18,10 @@ from multidict import CIMultiDict, CIMultiDictProxy
 from yarl import URL
 
 from edge.loopback import HOST, Pairs, Play, made, raw_server, read_request
+from proxy.answer import Answer, UpstreamFault, retry_after
 from proxy.core.fault import Fault
 from proxy.origin import BadTargetError
-from proxy.upstream import Answer, Upstream, UpstreamFault, retry_after
+from proxy.upstream import Upstream
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 

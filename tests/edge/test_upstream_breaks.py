@@ -26,8 +26,9 @@ from edge.loopback import (
     reset,
     until,
 )
+from proxy.answer import Answer, UpstreamFault
 from proxy.core.fault import Fault
-from proxy.upstream import _FAULTS, Answer, Upstream, UpstreamFault, _fault_of
+from proxy.upstream import _FAULTS, Upstream, _fault_of
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 

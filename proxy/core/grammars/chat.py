@@ -42,6 +42,9 @@ _CALLS = (b"tool_calls", b"function_call")
 _FAILURES = re.compile(rb"(?i)error|exception|fail")
 """Names of events that tell of a failure, whatever their data look like."""
 
+_LARGEST_OPENER = 64 * 1024
+"""What is larger is content, whatever it is: taking it apart would cost more than passing it."""
+
 _NO_NAME = b"message"
 """What every event is called that has no name (WHATWG)."""
 
@@ -183,6 +186,8 @@ class ChatGrammar(Grammar):
 
     def has_content(self, event: Event) -> bool:
         """Look for any non-empty field but ``role`` in any choice's delta."""
+        if len(event.data) > _LARGEST_OPENER:
+            return True
         try:
             chunk = parse(event.data)
         except (ValueError, RecursionError):

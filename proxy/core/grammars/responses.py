@@ -84,13 +84,9 @@ class ResponsesGrammar(Grammar):
         if data.startswith(DONE):
             self.surplus = "dropped_done"
             return Kind.SURPLUS
-        try:
-            peek = _decode(data)
-        except (msgspec.MsgspecError, RecursionError):
-            slow = _peek_slowly(data)
-            if slow is None:
-                return Kind.MALFORMED
-            peek = slow
+        peek = _peek(data)
+        if peek is None:
+            return Kind.MALFORMED
         counts = self._counts or peek.type in OPENERS
         if data == self._last and counts and peek.sequence_number == self.sequence:
             # Never by text alone: "ha" may follow "ha" (lidge-jun/opencodex#361).
@@ -134,7 +130,7 @@ class ResponsesGrammar(Grammar):
 
     def has_content(self, event: Event) -> bool:
         """Anything but the contentless openers."""
-        peek = _peek_slowly(event.data)
+        peek = _peek(event.data)
         name = (peek.type if peek else "") or event.name.decode("utf-8", "replace")
         return name not in _OPENERS
 
@@ -219,6 +215,14 @@ class ResponsesGrammar(Grammar):
         if items and not response.get("output"):
             response["output"] = items
         return dumps(response)
+
+
+def _peek(data: bytes) -> _Peek | None:
+    """Look at an event, twice if need be; None: its data is not JSON."""
+    try:
+        return _decode(data)
+    except (msgspec.MsgspecError, RecursionError):
+        return _peek_slowly(data)
 
 
 def _peek_slowly(data: bytes) -> _Peek | None:
