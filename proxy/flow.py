@@ -87,6 +87,7 @@ class Flow:
         write, now, receive = down.write_raw, self._loop.time, wire.receive
 
         def lane(read: bytes) -> None:
+            began = time.perf_counter()
             take, size = self._take, len(read) - _FRAME
             if _MIDDLING <= size < len(_HEADS):
                 head, start = _HEADS[size], _HEAD
@@ -100,6 +101,7 @@ class Flow:
                 at = now()
                 record.gaps.observe(at - clocks.last_event)
                 clocks.last_event = down.last_write = at
+                record.overheads.observe(time.perf_counter() - began)
             else:
                 receive(read)
 

@@ -66,7 +66,7 @@ class Record:
         self._waits: list[float] = []
         self._upstream_ids: dict[int, str] = {}
         self._repairs: set[str] = set()
-        self._overheads = edge.metrics.overhead.labels(self.endpoint)
+        self.overheads = edge.metrics.overhead.labels(self.endpoint)
 
     @property
     def model(self) -> str:
@@ -95,11 +95,11 @@ class Record:
     def settle(self) -> None:
         """Sort in what was noted of each event and write; to be called now and then."""
         self.gaps.settle()
-        self._overheads.settle()
+        self.overheads.settle()
 
     def wrote(self, began: float) -> None:
         """Note a write; ``began`` is when what it is made of was read (``perf_counter``)."""
-        self._overheads.observe(time.perf_counter() - began)
+        self.overheads.observe(time.perf_counter() - began)
         if self._fault_at is not None:
             self._goes_on()
 
