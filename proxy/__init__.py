@@ -16,6 +16,7 @@
     uploads            what a multipart body asks for, before its files
     relay              THE driver: one client request, executes the session's commands
     reception          one answer: a stream, JSON, a page, an error; how it reaches the client
+    flow               the hot path: a read of the upstream is a write to the client
     exchange           what these two share: the session, the clocks, both sides
     tunnel, raw        a WebSocket's handshake; from there on its bytes, both ways
     clocks             when the upstream's patience is up, when the client must hear
@@ -23,13 +24,15 @@
     asking             from a command to a request on the wire
     upstreams          the primary and the others, by name
     upstream           requests to one base URL; the one table from exceptions to faults
+    answer             what an upstream answers: read with deadlines, or taken as it comes
     origin             from a target to a URL of that upstream, and nobody else's
     clients, pool      the HTTP clients and their connections
+    intake             what came of a body and was not taken yet
     decoding, sniff    bodies compressed unasked, and what a body is that does not say
     headers, replies   what crosses the proxy in both directions; errors of its own
     edge               what all requests of the process share
     record             what one request leaves behind, through the next three
-    metrics            the Prometheus collectors
+    metrics, tally     the Prometheus collectors; those for what happens at every event
     incidents          the ring of incident records, with masked bytes
     logs               one JSON object a line, or text on a terminal; the last scrub of secrets
     settings           all settings, checked; makes the core's Policy
@@ -48,6 +51,7 @@
         document       one JSON object in place of a stream
         doubt          what looks like success and may be none
         judgement      one event: mended, read, joined, believed
+        shortcut       one ordinary event, which needs none of that
         attempt        one upstream answer: its reads and its end
         recovery/      one file a strategy, plan and splice, a table LADDER
         budget         what all streams share: the retry budget, the circuit breakers

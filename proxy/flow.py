@@ -96,7 +96,13 @@ class Flow:
                 start = len(head)
             if take is None or read[:start] != head or read[-_TAIL:] != _END:
                 receive(read)
-            elif take(read[start:-_TAIL]):
+                return
+            try:
+                taken = take(read[start:-_TAIL])
+            except Exception as bug:  # noqa: BLE001 - as below
+                self._fail(bug)
+                return
+            if taken:
                 write(read)
                 at = now()
                 record.gaps.observe(at - clocks.last_event)
@@ -120,7 +126,7 @@ class Flow:
             clear = wire is not None and wire.between and not self._client.full
             self._take = self._x.session.shortcut() if clear and not self._turn.done() else None
         except Exception as bug:  # noqa: BLE001 - it is the task that tells of it
-            self._turn.set_exception(bug)
+            self._fail(bug)
         finally:
             self._busy = False
 
@@ -155,6 +161,11 @@ class Flow:
             self._stop()
             return
         self._timer = self._loop.call_at(min(due, now + _LONGEST_S), self._look)
+
+    def _fail(self, bug: Exception) -> None:
+        self._take = None
+        if not self._turn.done():
+            self._turn.set_exception(bug)
 
     def _stop(self) -> None:
         self._take = None
