@@ -26,6 +26,9 @@ from bench.systems.wholestream import Wholestream
 from bench.tables import table
 from bench.wheel import SLOT_NS
 
+_ABOUT = """Measure wholestream beside other proxies, in interleaved rounds.
+Exits 1 if a stream was not whole, 130 if it was interrupted; speed never fails."""
+
 
 def say(text: str = "") -> None:
     """Print at once."""
@@ -36,20 +39,39 @@ def _names(text: str) -> list[str]:
     return [name for name in text.replace(",", " ").split() if name]
 
 
+def _positive(text: str) -> int:
+    if not text.isdecimal() or not int(text):
+        raise argparse.ArgumentTypeError(f"{text!r} is no number above 0")
+    return int(text)
+
+
+def _checkout(text: str) -> Path:
+    if not (Path(text) / "proxy").is_dir():
+        raise argparse.ArgumentTypeError(f"there is no proxy/ in {text!r}")
+    return Path(text)
+
+
 def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m bench", description=_ABOUT)
     add = parser.add_argument
-    add("--rounds", type=int, default=5, help="interleaved rounds (5)")
-    add("--systems", type=_names, default=list(USUAL), help=f"of {', '.join(ALL)}")
+    usual = f"of {', '.join(ALL)} ({','.join(USUAL)})"
+    add("--rounds", type=_positive, default=5, help="interleaved rounds (5)")
+    add("--systems", type=_names, default=list(USUAL), help=usual)
     add("--with", type=_names, default=[], dest="more", help="systems beside the usual ones")
     add("--scenarios", type=_names, default=[], help=f"of {', '.join(scenarios(quick=True))}")
-    add("--quick", action="store_true", help="fewer events; figures spread more")
+    add("--quick", action="store_true", help="fewer events: minutes, not an hour")
     add("--install", action="store_true", help="get peers that the package indexes have")
-    add("--base", type=Path, help="folder of another checkout, to be measured as `base`")
-    add("--slot-us", type=int, default=SLOT_NS // 1000, help="how fine events are paced")
+    add("--base", type=_checkout, help="folder of another checkout, to be measured as `base`")
+    slot = SLOT_NS // 1000
+    add("--slot-us", type=_positive, default=slot, help=f"how fine events are paced ({slot})")
     add("--no-pin", action="store_true", help="let the kernel choose the cores")
     add("--json", type=Path, default=HOME / "results.json", help="where the samples go")
     told = parser.parse_args(argv)
+    HOME.mkdir(parents=True, exist_ok=True)
+    if not told.json.parent.is_dir():
+        parser.error(f"there is no folder {told.json.parent}")
+    if not told.systems:
+        parser.error("no systems are named")
     known: dict[str, Collection[str]] = {
         **dict.fromkeys(("systems", "more"), ALL),
         "scenarios": scenarios(quick=True),
@@ -99,6 +121,7 @@ def measure(
                         for sample in _samples(place, system, scenario, number):
                             results.add(sample)
         except KeyboardInterrupt:
+            results.interrupted = True
             say("\ninterrupted; this is what there is")
     _progress("")
     return results
@@ -168,11 +191,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     say()
     for line in acceptance.lines(known, results):
         say(line)
+    if told.quick:
+        say("with --quick, requests weigh five times as much in the figures of events")
     _warnings(results)
-    told.json.parent.mkdir(parents=True, exist_ok=True)
     samples = [asdict(one) for one in results.samples]
     told.json.write_text(json.dumps({"machine": head, "samples": samples}, indent=1))
     say(f"all samples: {told.json}")
+    if results.interrupted:
+        return 130
     return 1 if results.failures() else 0
 
 

@@ -48,6 +48,8 @@ class Results:
     def __init__(self, samples: Iterable[Sample] = ()) -> None:
         """Take those there are already."""
         self.samples = list(samples)
+        self.interrupted = False
+        """Whether more was to come."""
 
     def add(self, sample: Sample) -> None:
         """Take one more."""

@@ -60,7 +60,8 @@ def metrics_table() -> str:
     for family in registry.collect():
         collector = registry._names_to_collectors[family.name]  # noqa: SLF001 - no public way
         name = family.name + ("_total" if family.type == "counter" else "")
-        labels = _labels(getattr(collector, "_labelnames", ()))
+        names = getattr(collector, "label_names", {}).get(family.name)
+        labels = _labels(names or getattr(collector, "_labelnames", ()))
         rows.append((f"`{name}`", family.type, labels, family.documentation))
     return _table(("metric", "type", "labels", "meaning"), rows)
 

@@ -62,6 +62,8 @@ class Tallies(Collector):
         """Start with no labels; to be registered."""
         self._bounds = (*buckets, inf)
         self._shown = shown
+        self.label_names = {name: tuple(names) for name, _, names, _ in shown}
+        """Of each histogram."""
         self._tallies: dict[tuple[str, ...], Tally] = {}
 
     def labels(self, *values: str) -> Tally:

@@ -96,7 +96,7 @@ def collectors(metrics: Metrics) -> dict[str, tuple[str, tuple[str, ...]]]:
             end = "_total" if isinstance(registered, PrometheusCounter) else ""
             found[registered._name + end] = (str(registered._type), tuple(registered._labelnames))
         elif isinstance(registered, Tallies):
-            found |= {name: ("histogram", tuple(of)) for name, _, of, _ in registered._shown}
+            found |= {name: ("histogram", of) for name, of in registered.label_names.items()}
     return found
 
 
