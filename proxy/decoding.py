@@ -39,6 +39,11 @@ class Decoder:
         """Whether the body is compressed."""
         return self._decompress is not None
 
+    @property
+    def plain(self) -> bool:
+        """Whether it is known that the body is not compressed."""
+        return self._started and not self.active
+
     def feed(self, data: bytes) -> Iterator[bytes]:
         """Yield what a read decodes to. Damaged data ends the output; the grammar will miss it."""
         if not self._started:

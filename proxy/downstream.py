@@ -157,6 +157,12 @@ class Downstream:
         return transport.write if transport is not None else _nowhere
 
     @property
+    def left(self) -> bool:
+        """Whether the client's connection is closed, or about to be; uvloop raises on a write."""
+        transport = self._client.transport
+        return transport is None or transport.is_closing()
+
+    @property
     def wire(self) -> Raw:
         """The connection, to be told by it how fast the client is."""
         return cast("Raw", self._client.protocol)

@@ -71,7 +71,7 @@ class Flow:
             self._feed()
             await self._turn
         finally:
-            wire.pull()
+            wire.pull(self._feed)
             self._client.held_up = self._client.resumed = None
             if self._timer is not None:
                 self._timer.cancel()
@@ -98,33 +98,36 @@ class Flow:
                 receive(read)
                 return
             try:
-                taken = take(read[start:-_TAIL])
+                if not take(read[start:-_TAIL]):
+                    receive(read)
+                    return
+                write(read)
             except Exception as bug:  # noqa: BLE001 - as below
                 self._fail(bug)
                 return
-            if taken:
-                write(read)
-                at = now()
-                record.gaps.observe(at - clocks.last_event)
-                clocks.last_event = down.last_write = at
-                record.overheads.observe(time.perf_counter() - began)
-            else:
-                receive(read)
+            at = now()
+            record.gaps.observe(at - clocks.last_event)
+            clocks.last_event = down.last_write = at
+            record.overheads.observe(time.perf_counter() - began)
 
         return lane
 
     def _feed(self) -> None:
         """Relay all that came, unless the client is behind: what waits then holds the sender up."""
-        if self._busy or self._turn.done():
+        wire = self._wire
+        if wire is None or self._busy or self._turn.done():
             return  # letting the connection go on may feed us from within
-        self._busy, wire = True, self._wire
+        self._busy = True
         try:
             while not self._turn.done() and not self._paused() and (data := self._answer.take()):
                 self._relay(data)
+            if self._answer.over:
+                # The connection may be another answer's before a client that is behind has all.
+                wire.pull(self._feed)
             if self._answer.over and not self._paused():
                 self._stop()
-            clear = wire is not None and wire.between and not self._client.full
-            self._take = self._x.session.shortcut() if clear and not self._turn.done() else None
+            clear = wire.between and not (self._client.full or self._turn.done())
+            self._take = self._x.session.shortcut() if clear else None
         except Exception as bug:  # noqa: BLE001 - it is the task that tells of it
             self._fail(bug)
         finally:
@@ -155,7 +158,7 @@ class Flow:
         """Leave when anything is due. Looked at when it may be, not at each event."""
         self._x.record.settle()
         now, due = self._loop.time(), min(self._x.limit(), self._x.due())
-        if self._held:
+        if self._paused():
             due = now + _PATIENCE_S
         elif due <= now:
             self._stop()
@@ -163,8 +166,9 @@ class Flow:
         self._timer = self._loop.call_at(min(due, now + _LONGEST_S), self._look)
 
     def _fail(self, bug: Exception) -> None:
+        """Have the task tell of a bug, unless it is that the client left, which ends the task."""
         self._take = None
-        if not self._turn.done():
+        if not self._turn.done() and not self._x.down.left:
             self._turn.set_exception(bug)
 
     def _stop(self) -> None:

@@ -39,7 +39,8 @@ class Intake(StreamReader):
             return b""
         self._size = 0
         self._cursor += len(data)
-        if self._protocol._reading_paused:  # noqa: SLF001 - no public way (aiohttp 3.14.5)
+        # Behind the end the connection may be another answer's, whose pace this is not to set.
+        if not self._eof and self._protocol._reading_paused:  # noqa: SLF001 - no public way
             self._protocol.resume_reading()
         return data
 

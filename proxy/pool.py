@@ -39,7 +39,13 @@ class Wire(Raw, ResponseHandler):
         super().set_response_params(**params)
 
     def feed_data(self, data: tuple[RawResponseMessage, StreamReader], size: int = 0) -> None:
-        """Take the head of an answer, whose body begins."""
+        """Take the head of an answer, whose body begins; one that nobody waits for is refused.
+
+        It may come in the same read as the end of the answer before, which was released by that.
+        """
+        if self.idle:
+            self._refuse()
+            return
         if type(data[1]) is StreamReader:  # and not the one of answers without a body
             Intake.of(data[1])
         super().feed_data(data, size)
@@ -47,8 +53,7 @@ class Wire(Raw, ResponseHandler):
     def data_received(self, data: bytes) -> None:
         """Take bytes only while an answer is waited for; aiohttp itself calls with none."""
         if self.idle and data:
-            if self.transport is not None:
-                self.transport.abort()
+            self._refuse()
             return
         super().data_received(data)
         if self.sink is not None:
@@ -69,8 +74,10 @@ class Wire(Raw, ResponseHandler):
             # uvloop looks the method up only then, and not at each read.
             self.transport.set_protocol(self)
 
-    def pull(self) -> None:
-        """Have nobody told any more."""
+    def pull(self, sink: Callable[[], None]) -> None:
+        """Have a sink told no more, unless it is that of the next answer already."""
+        if self.sink != sink:
+            return
         self.sink = None
         if self.__dict__.pop("data_received", None) is not None and self.transport is not None:
             self.transport.set_protocol(self)
@@ -78,6 +85,11 @@ class Wire(Raw, ResponseHandler):
     def receive(self, data: bytes) -> None:
         """Take bytes as if there were no lane."""
         Wire.data_received(self, data)
+
+    def _refuse(self) -> None:
+        """Give the connection up: what comes now would be taken for the next answer."""
+        if self.transport is not None:
+            self.transport.abort()
 
     def connection_lost(self, exc: BaseException | None) -> None:
         """Note the end."""

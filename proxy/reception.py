@@ -147,7 +147,7 @@ class Reception:
         """Say whether reads may go to the client straight from the connection."""
         x = self._x
         out = x.down.response is not None and not x.down.collecting
-        return out and not decoder.active and not x.session.grammar.finished
+        return out and decoder.plain and not x.session.grammar.finished
 
     def _over(self) -> Open | Finish | None:
         """End an attempt that has nothing more to say, or that says too much to be collected."""

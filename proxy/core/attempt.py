@@ -54,8 +54,8 @@ class Attempt(Judgement):
         self.closed = False
         self.partial = False
         """Whether the body stopped inside an event; known after ``close``."""
-        self._run = b""
-        self._run_at = 0
+        self._run = self._half_tail = b""
+        self._run_at = self._half_at = 0
         self.offset = 0
         """Where in the body the bytes of ``tail`` began."""
 
@@ -120,15 +120,21 @@ class Attempt(Judgement):
         mends = self._shaper is not None or self._half is not None or self._splitter.dangling
         return None if mends or not self._direct else self.grammar.ordinary
 
-    def judge(self, run: bytes) -> list[Event]:
-        """Take what was cut, event by event; return those to be given on, the terminal one last."""
+    def judge(self, run: bytes, rest: bytes = b"") -> list[Event]:
+        """Take what was cut, event by event; return those to be given on, the terminal one last.
+
+        ``rest`` was cut with it, and is to be judged next.
+        """
         events: list[Event] = []
-        self._run = run
+        self._run, full = run, self._splitter.oversize
         for event in self._splitter.parse(run):
             self._take(event, events)
             if self.settled:
                 return events
-        if self._splitter.oversize:
+            if self._half is not None:
+                self._half_tail = self._half.encode()[:-2]
+                self._half_at = self._run_at + max(0, run.find(self._half_tail))
+        if self._splitter.oversize and not (full and rest):
             shown = self._splitter.pending
             self._fail(Fault.OVERSIZE_EVENT, shown)
             if shown not in run:  # it is what came behind
@@ -248,7 +254,9 @@ class Attempt(Judgement):
 
     def _fail(self, fault: Fault, tail: bytes) -> None:
         super()._fail(fault, tail)
-        self.offset = self._run_at + max(0, self._run.find(tail))
+        found = self._run.find(tail)
+        waited = found < 0 and tail == self._half_tail
+        self.offset = self._half_at if waited else self._run_at + max(0, found)
 
 
 def _data_of(run: bytes) -> tuple[list[bytes], int]:

@@ -72,7 +72,7 @@ class StreamSession(Facts):
         if self.state is State.STREAMING:
             return self._pass(run)
         first, rest = split_after(run, _OPENERS)
-        given = self._give(attempt.judge(first))
+        given = self._give(attempt.judge(first, rest))
         return given + self._pass(rest) if rest and not attempt.settled else given
 
     def _pass(self, run: bytes) -> bytes:

@@ -22,7 +22,7 @@ BEFORE, BEHIND = b"data: ", b"\n\n"
 """What must stand on either side of the data, which came as one line."""
 
 _FRAME = len(BEFORE) + len(BEHIND)
-_LF = 0x0A
+_LF, _CR = 0x0A, 0x0D
 
 
 def shortcut(
@@ -40,7 +40,7 @@ def shortcut(
     def take(data: bytes) -> bool:
         size = len(data) + _FRAME
         # A number is found faster than bytes are: those are tried as a number first.
-        if _LF in data or size > cap or not (data.isascii() or is_clean(data)):
+        if _LF in data or _CR in data or size > cap or not (data.isascii() or is_clean(data)):
             return False
         try:
             validate(data)
