@@ -133,7 +133,7 @@ class Attempt(Judgement):
                 return events
             if self._half is not None:
                 self._half_tail = self._half.encode()[:-2]
-                self._half_at = self._run_at + max(0, run.find(self._half_tail))
+                self._half_at = self._run_at + max(0, run.find(self._half_tail + b"\n\n"))
         if self._splitter.oversize and not (full and rest):
             shown = self._splitter.pending
             self._fail(Fault.OVERSIZE_EVENT, shown)
@@ -254,9 +254,11 @@ class Attempt(Judgement):
 
     def _fail(self, fault: Fault, tail: bytes) -> None:
         super()._fail(fault, tail)
-        found = self._run.find(tail)
-        waited = found < 0 and tail == self._half_tail
-        self.offset = self._half_at if waited else self._run_at + max(0, found)
+        found = self._run.find(tail + b"\n\n")  # its beginning alone may be that of others
+        if found < 0 and tail == self._half_tail:
+            self.offset = self._half_at
+        else:
+            self.offset = self._run_at + max(0, self._run.find(tail) if found < 0 else found)
 
 
 def _data_of(run: bytes) -> tuple[list[bytes], int]:
