@@ -59,7 +59,7 @@ async def _talk(upstream_s: Play, client_s: Play, joint: Joint) -> None:
         response = web.StreamResponse(status=101, headers=ASKING)
         response.force_close()
         await response.prepare(request)
-        client, wire = cast("Raw", request.protocol), answer.wire
+        client, wire = cast("Raw", request.protocol), answer.switched
         assert wire is not None
         joint.ways = [
             Way(client, wire, lambda: joint.end("client")),
@@ -265,7 +265,7 @@ async def _answered(answer: bytes, headers: CIMultiDict[str]) -> Raw | None:
     async with raw_server(play) as port, _pool(port) as upstream:
         got = await upstream.open("GET", "/x", headers, None, fresh=True)
         got.close()
-        return got.wire
+        return got.switched
 
 
 async def test_an_upgrade_that_was_asked_for_gives_the_connection() -> None:
