@@ -160,6 +160,12 @@ def test_controls_elsewhere_cannot_be_mended(data: bytes) -> None:
     assert (mended.fault, mended.repairs) == (Fault.MALFORMED_EVENT, {})
 
 
+def test_a_control_behind_a_backslash_is_not_escaped() -> None:
+    """The backslash would be escaped instead, and the text made up."""
+    mended = Mended(sse(b'{"a":"x\\\x01"}'))
+    assert (mended.fault, mended.repairs) == (Fault.MALFORMED_EVENT, {})
+
+
 # --- several lines ---
 
 

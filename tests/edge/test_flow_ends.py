@@ -139,6 +139,28 @@ def test_a_heartbeat_is_due_once_nothing_was_written_for_so_long(loop: str) -> N
 
 
 @on_both_loops
+def test_a_chunk_that_begins_while_a_heartbeat_is_written_is_no_chunk_of_its_own(
+    loop: str,
+) -> None:
+    """What was known of the parser before is not believed of it afterwards."""
+
+    async def work() -> None:
+        async with rigged(heartbeat_s=0.1) as rig, rig.calling() as (client, upstream):
+            await upstream.steady(*OPENERS)
+            await upstream.reads(CHUNK)
+            wire = upstream.wire
+            await until(lambda: wire.sink is None)
+            wire.data_received(b"1")  # the read of just that moment
+            await until(lambda: wire.sink is not None)
+            rig.parsed.clear()
+            await upstream.reads(CHUNK)
+            assert rig.parsed == [CHUNK]
+            await client.leave()
+
+    on(loop, work())
+
+
+@on_both_loops
 def test_heartbeats_that_are_always_due_hold_nothing_up(loop: str) -> None:
     """However short their interval is set."""
 
@@ -251,11 +273,18 @@ def test_an_answer_without_chunks_may_follow_on_the_same_connection(loop: str) -
             await heard(client)
             await client.ask(CHAT, asking("m"))
             await upstream.again()
-            events = [sse(HI), sse(HI), SAID, sse(STOP) + DONE]
+            # As chunks these would be two events, and as events they are none.
+            lookalikes = [b": a\r\n", CHUNK, CHUNK, b"\n\n"]
+            events = [sse(HI), sse(HI), *lookalikes, SAID, sse(STOP) + DONE]
             await upstream.begin(("Content-Length", str(len(b"".join(events)))))
-            await upstream.reads(*events)
+            await upstream.reads(events[0])
+            await until(lambda: upstream.wire.sink is not None)
+            rig.parsed.clear()
+            await upstream.reads(*events[1:])
+            assert rig.parsed == events[1:]
             reply = await heard(client)
-            assert (reply.body, reply.end) == (b"".join(events), "clean")
+            assert CHUNK not in reply.body
+            assert reply.end == "clean"
 
     on(loop, work())
 
