@@ -87,7 +87,9 @@ class Answer:
         Raises TimeoutError when ``deadline`` (loop time) passes first, losing nothing, and
         UpstreamFault when the body breaks off, after all that came before was returned.
         """
-        content = self._response.content
+        content, wire = self._response.content, self._protocol
+        if wire is not None and wire.transport is None:
+            self._break()  # ``_wake`` may have its turn only after us, and aiohttp would raise
         try:
             async with asyncio.timeout_at(deadline):
                 data = await content.readany()
@@ -147,6 +149,9 @@ class Answer:
     def _wake(self, over: asyncio.Future[None]) -> None:
         """End a body whose chunks are none: aiohttp forgets who waits for it (3.14.5)."""
         _look(over)
+        self._break()
+
+    def _break(self) -> None:
         content = self._response.content
         if not content.is_eof() and content.exception() is None:
             content.set_exception(aiohttp.ClientPayloadError())

@@ -71,6 +71,33 @@ def test_a_break_is_told_behind_all_whole_events(loop: str, how: str) -> None:
     on(loop, work())
 
 
+FINISHED = sse(*OPENERS, STOP) + DONE
+
+
+@on_both_loops
+@pytest.mark.parametrize("events", [sse(STOP), sse(STOP) + DONE, SAID], ids=["stop", "end", "text"])
+def test_what_is_no_chunk_may_come_in_one_read_with_events(
+    loop: str, events: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The connection is lost in the very turn in which they are relayed."""
+
+    async def work() -> None:
+        async with rigged() as rig, rig.calling() as (client, upstream):
+            await upstream.steady(*OPENERS)
+            await upstream.reads(http(events) + b"no chunk\r\n")
+            reply = await heard(client)
+            if events == SAID:
+                assert b"stream_incomplete" in reply.payloads[-1]
+                assert reply.body.startswith(sse(*OPENERS) + SAID)
+            else:
+                assert reply.body == FINISHED
+            assert reply.end == "clean"
+            await until(lambda: not rig.app.edge._background)
+
+    on(loop, work())
+    assert "bug" not in caplog.messages
+
+
 @on_both_loops
 @pytest.mark.parametrize("last", [LAST, b""], ids=["last chunk", "FIN"])
 def test_an_answer_that_came_at_once_is_over_before_it_flows(loop: str, last: bytes) -> None:
