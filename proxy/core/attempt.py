@@ -126,7 +126,7 @@ class Attempt(Judgement):
         ``rest`` was cut with it, and is to be judged next.
         """
         events: list[Event] = []
-        self._run, full = run, self._splitter.oversize
+        self._run = run
         for event in self._splitter.parse(run):
             self._take(event, events)
             if self.settled:
@@ -134,7 +134,7 @@ class Attempt(Judgement):
             if self._half is not None:
                 self._half_tail = self._half.encode()[:-2]
                 self._half_at = self._run_at + max(0, run.find(self._half_tail + b"\n\n"))
-        if self._splitter.oversize and not (full and rest):
+        if self._splitter.stopped or (self._splitter.oversize and not rest):
             shown = self._splitter.pending
             self._fail(Fault.OVERSIZE_EVENT, shown)
             if shown not in run:  # it is what came behind

@@ -87,6 +87,8 @@ class EventSplitter:
         self._dangling = b""
         self.received = 0
         self.oversize = False
+        self.stopped = False
+        """Whether that was an event among others, of which those behind it are not read."""
 
     @property
     def pending(self) -> bytes:
@@ -140,6 +142,7 @@ class EventSplitter:
             block = untrimmed.strip(b"\n")
             if len(block) > self._max:
                 self._overflow(block)
+                self.stopped = True
                 break
             event = self._parse(block) if block else None
             if event is not None:
