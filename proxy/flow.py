@@ -124,9 +124,9 @@ class Flow:
             if self._answer.over:
                 # The connection may be another answer's before a client that is behind has all.
                 wire.pull(self._feed)
-            if self._answer.over and not self._paused():
-                self._stop()
-            clear = wire.between and not (self._client.full or self._turn.done())
+                if not self._paused():
+                    self._stop()
+            clear = wire.between and not (self._client.writing_paused or self._turn.done())
             self._take = self._x.session.shortcut() if clear else None
         except Exception as bug:  # noqa: BLE001 - it is the task that tells of it
             self._fail(bug)
@@ -149,7 +149,7 @@ class Flow:
 
     def _paused(self) -> bool:
         """Say whether the client is behind; silence counts from when it has caught up."""
-        held, self._held = self._held, self._client.full
+        held, self._held = self._held, self._client.writing_paused
         if held and not self._held:
             self._x.clocks.event_came()
         return self._held

@@ -21,11 +21,6 @@ class Intake(StreamReader):
         reader._http_chunk_splits = None  # noqa: SLF001 - as if no chunk had begun
         reader.__class__ = Intake
 
-    @property
-    def over(self) -> bool:
-        """Whether nothing more will come, properly ended or not; what came may be untaken."""
-        return self._eof or self._exception is not None
-
     def take(self) -> bytes:
         """Return at once all that came; may let the connection give more, which then came too."""
         buffer = self._buffer

@@ -25,8 +25,6 @@ class Raw(BaseProtocol):
     """Told that more can be written again."""
     held_up: Callable[[], None] | None = None
     """Told that nothing more should be written."""
-    full = False
-    """Whether the other side is behind, so that nothing more should be written."""
 
     @property
     def upgraded(self) -> bool:
@@ -36,14 +34,12 @@ class Raw(BaseProtocol):
     def pause_writing(self) -> None:
         """Take no more."""
         super().pause_writing()
-        self.full = True
         if self.held_up is not None:
             self.held_up()
 
     def resume_writing(self) -> None:
         """Take more."""
         super().resume_writing()
-        self.full = False
         if self.way_in is not None:
             self.way_in.go_on()
         if self.resumed is not None:

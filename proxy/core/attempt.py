@@ -84,8 +84,8 @@ class Attempt(Judgement):
         """Whether there is something to be judged although nothing is whole."""
         return self._splitter.oversize
 
-    def skim(self, run: bytes) -> list[bytes]:
-        """Return the data of the first events in what was cut, as far as they are ordinary.
+    def skim(self, run: bytes) -> tuple[list[bytes], int]:
+        """Return the data of the first events of a run that are ordinary, and their size in it.
 
         That is most of all traffic: there ``judge`` would change nothing, and give what the run
         holds already. They are taken; the rest of the run is to be judged. None of them has a
@@ -93,20 +93,21 @@ class Attempt(Judgement):
         """
         read = self._ordinary
         if read is None or not run.startswith(b"data: ") or len(run) > self._policy.max_event_bytes:
-            return []
+            return [], 0
         data, lines = _data_of(run)
         if lines != 2 * len(data) or not (run.isascii() or is_clean(run)):
-            return []
-        taken = 0
+            return [], 0
+        taken, size = 0, len(run)
         try:
             for one in data:
                 read(one)
                 taken += 1
         except REFUSALS:
             del data[taken:]
+            size = size_of(data)
         self.grammar.events += taken
-        self._run_at += size_of(data)
-        return data
+        self._run_at += size
+        return data, size
 
     def shortcut(self, journal: Journal) -> Shortcut | None:
         """Return the shortcut, or None where this attempt stands so that there is none."""

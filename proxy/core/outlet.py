@@ -29,8 +29,7 @@ class Outlet:
 
     def pass_on(self, run: bytes, data: list[bytes]) -> bytes:
         """Give a run of events, of each the data, that is encoded as they would be."""
-        if data:
-            self.journal.give_run(run, data)
+        self.journal.give_run(run, data)
         return run
 
     def put(self, event: Event, attempt: Attempt, *, opening: bool) -> bytes:

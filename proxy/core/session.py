@@ -25,7 +25,7 @@ from proxy.core.policy import Policy
 from proxy.core.recovery import Plan, Splice
 from proxy.core.request import Request
 from proxy.core.shortcut import Shortcut
-from proxy.core.sse import Event, size_of, split_after
+from proxy.core.sse import Event, split_after
 from proxy.core.states import FINAL, TRANSITIONS, Signal, State
 from proxy.core.telling import by_status, in_stream, last_words
 
@@ -78,9 +78,9 @@ class StreamSession(Facts):
     def _pass(self, run: bytes) -> bytes:
         """Give what was cut, of which most is ordinary once there was content."""
         attempt, given = self._attempt, b""
-        if self.state is State.STREAMING and not self._out.hold.selective:
-            ordinary = attempt.skim(run)
-            size = size_of(ordinary)
+        steady = self.state is State.STREAMING and not self._out.hold.selective
+        ordinary, size = attempt.skim(run) if steady else ([], 0)
+        if ordinary:
             given, run = self._out.pass_on(run[:size], ordinary), run[size:]
         return given + self._give(attempt.judge(run)) if run or attempt.overfull else given
 

@@ -95,7 +95,7 @@ def check(
     body: bytes, request: Request | None = None, end: AttemptEnd = CUT, **limits: Any
 ) -> Outcome:
     """Let a stream come whole, in pieces and event by event, and compare with each event alone."""
-    with mock.patch.object(Attempt, "skim", return_value=[]):
+    with mock.patch.object(Attempt, "skim", return_value=([], 0)):
         alone = outcome([*bytewise(body)], request, end, **limits)
     ways = [[body], [*bytewise(body)], _blocks(body)]
     ways += [cut_randomly(body, seed, cuts=seed) for seed in range(1, 6)]

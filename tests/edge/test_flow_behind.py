@@ -45,7 +45,7 @@ class Behind:
     async def fill(self, size: int = 4000) -> None:
         """Send events until the client is behind; only the last of them can have been parsed."""
         self.transport.pause_reading()
-        while not self.rig.exchange.down.wire.full:
+        while not self.rig.exchange.down.wire.writing_paused:
             await self.send(numbered(len(self.given), size))
 
     async def send(self, *events: bytes) -> None:
@@ -83,7 +83,7 @@ def test_all_arrives_at_a_client_that_reads_later(loop: str) -> None:
             await one.send(numbered(1), numbered(2))
             assert one.rig.parsed == [http(numbered(1)), http(numbered(2))]
             one.transport.resume_reading()
-            await until(lambda: not one.rig.exchange.down.wire.full)
+            await until(lambda: not one.rig.exchange.down.wire.writing_paused)
             await one.send(numbered(3), numbered(4))
             await one.check(*ENDING)
 
@@ -98,7 +98,7 @@ def test_the_lane_is_open_again_once_the_client_has_caught_up(loop: str) -> None
         async with behind() as one:
             await one.send(numbered(1))
             one.transport.resume_reading()
-            await until(lambda: not one.rig.exchange.down.wire.full)
+            await until(lambda: not one.rig.exchange.down.wire.writing_paused)
             await one.send(numbered(2))
             one.rig.parsed.clear()
             await one.send(numbered(3), numbered(4))

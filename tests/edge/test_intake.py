@@ -225,9 +225,9 @@ async def test_the_end_is_known_before_all_is_taken() -> None:
     intake = body.reader
     assert isinstance(intake, Intake)
     body.comes(http(b"one"))
-    assert not intake.over
+    assert not intake.is_eof()
     body.comes(LAST)
-    assert intake.over
+    assert intake.is_eof()
     assert not intake.at_eof()
     assert (body.take(), body.take()) == (b"one", b"")
     assert intake.at_eof()
@@ -242,7 +242,6 @@ async def test_what_came_before_a_break_can_be_taken_behind_it() -> None:
         with pytest.raises(ClientPayloadError):
             await body.reader.readany()
         if isinstance(body.reader, Intake):
-            assert body.reader.over
             assert not body.reader.is_eof()
             assert (body.reader.take(), body.reader.take()) == (b"onetw", b"")
 
